@@ -1,0 +1,2 @@
+//! guest-images/builder
+fn main() {}
