@@ -11,6 +11,7 @@
 //! vocabulary of what an agent can do. Both ends are built from one commit; [`VERSION`] is checked
 //! by the first report ([`Report::Hello`]).
 
+pub mod nested;
 pub mod port;
 pub mod report;
 pub mod step;
