@@ -11,7 +11,9 @@
 //! vocabulary of what an agent can do. Both ends are built from one commit; [`VERSION`] is checked
 //! by the first report ([`Report::Hello`]).
 
+pub mod cmdline;
 pub mod nested;
+pub mod pattern;
 pub mod port;
 pub mod report;
 pub mod step;

@@ -2,10 +2,31 @@
 //!
 //! Steps are data: a scenario file spells them in TOML with the same names. Files, mappings, threads
 //! and processes are called by the names that the step gave them.
+//!
+//! # What comes back
+//!
+//! Each step of [`Step`] says the *values* of its [`crate::Outcome::Ok`]; where none are named the
+//! outcome is empty. Hashes are xxh3 (64 bits) as 16 hex digits. Positions count from the transfer's
+//! first byte. A transfer shorter than asked is a [`crate::Fault`] with `errno` 0, which says how
+//! much came. Unknown names are faults with `errno` 0 as well.
+//!
+//! # Marks
+//!
+//! Each step has exactly one begin and one end mark, also one that failed. What can be prepared is
+//! prepared before the begin mark and what can be judged later is judged after the end mark, so that
+//! between them lie the system calls of the step and little else. Where a step needs a look-up that
+//! fails, both marks come just before the report.
+//!
+//! # Threads
+//!
+//! A step without `thread` runs in the thread `main`, which is not the one that listens: the agent
+//! answers for other threads while `main` is blocked.
 
 use serde::{Deserialize, Serialize};
 
-/// One message to the agent: a line of JSON on `/dev/ttyS1`.
+pub use crate::pattern::{Pattern, pattern_byte};
+
+/// One message to the agent: a line of JSON on `/dev/ttyS1`, at most [`MAX_LINE`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Chosen by the host, comes back in the report and in the marks. Below 2^31.
@@ -19,13 +40,23 @@ pub struct Request {
     pub step: Step,
 }
 
+/// Longest request in bytes, without its line feed.
+pub const MAX_LINE: usize = 16 * 1024;
+/// Largest transfer of a step with an own buffer, in bytes.
+pub const MAX_TRANSFER: u64 = 64 << 20;
+/// Most pages that one report of frames tells.
+pub const MAX_FRAMES: u64 = 1024;
+/// Most bytes of a text value; a longer text is cut there and `truncated` is set.
+pub const MAX_TEXT: usize = 16 * 1024;
+
 /// One thing to do in the guest. Offsets and lengths are in bytes; `file` and `map` are names given
 /// by `open` and `mmap`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "field names are those of the system calls")]
 pub enum Step {
-    /// Loads a module of the image by name (`virtio_blk`); a no-op when it is loaded.
+    /// Loads a module of the image by name (`virtio_blk`) and before it those it depends on; a no-op when it is loaded.
+    /// Values: `loaded` (names that were loaded now, in order).
     LoadModule { name: String },
     /// `mount(2)`; makes the target. `options` as in fstab: flags (`ro`, `noatime`) and data.
     Mount {
@@ -45,13 +76,14 @@ pub enum Step {
     Umount { target: String },
     /// `mkdir -p`.
     Mkdir { path: String },
-    /// Waits until a path exists (a device node), by inotify or uevent, at most `limit_ms`.
+    /// Waits until a path exists (a device node), by inotify and uevent, at most `limit_ms`.
     WaitPath {
         path: String,
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
-    /// `open(2)`; flags are names without `O_`, lower case: `rdonly rdwr wronly creat trunc direct sync dsync excl`.
+    /// `open(2)`; flags are names without `O_`, lower case: `rdonly rdwr wronly creat trunc direct sync dsync excl append
+    /// noatime directory nofollow tmpfile`. Without an access mode: `rdonly`. A new file gets mode 0644.
     Open {
         path: String,
         flags: Vec<String>,
@@ -65,7 +97,8 @@ pub enum Step {
     Rename { from: String, to: String },
     /// `ftruncate(2)`.
     Truncate { file: String, len: u64 },
-    /// `fallocate(2)`; mode names lower case without `FALLOC_FL_`: `keep_size punch_hole zero_range`.
+    /// `fallocate(2)`; mode names lower case without `FALLOC_FL_`: `keep_size punch_hole zero_range collapse_range
+    /// insert_range unshare_range`.
     Fallocate {
         file: String,
         #[serde(default)]
@@ -73,24 +106,28 @@ pub enum Step {
         offset: u64,
         len: u64,
     },
-    /// `pwrite(2)` of a pattern from an own aligned buffer.
+    /// `pwrite(2)` of a pattern from an own aligned buffer, at most [`MAX_TRANSFER`]. Values: `written`, `hash`.
     WritePattern {
         file: String,
         offset: u64,
         len: u64,
         pattern: Pattern,
     },
-    /// `pread(2)` into an own aligned buffer; `hash` (xxh3 as 16 hex digits), `first` (first byte), `uniform` (all bytes equal).
+    /// `pread(2)` into an own aligned buffer, at most [`MAX_TRANSFER`]. Values: `read`, `hash`, `first` (first byte), `uniform`
+    /// (all bytes equal).
     ReadHash { file: String, offset: u64, len: u64 },
-    /// `pread(2)` and compare with a pattern: `equal`, `first_difference`.
+    /// `pread(2)` and compare with a pattern. Values: `read`, `hash`, `equal`; where not equal also `first_difference`
+    /// (position), `expected` and `found` (bytes there), `differences` (number of bytes).
     ReadVerify {
         file: String,
         offset: u64,
         len: u64,
         pattern: Pattern,
     },
-    /// `mmap(2)`: `kind` is `shared`, `private` (both of a file) or `anonymous`. Touches every page and reports `frames`
-    /// (guest physical addresses, one per 4 KiB page, from /proc/self/pagemap) when `populate` is set.
+    /// `mmap(2)`, readable, and writable where the file is: `kind` is `shared`, `private` (both of a file) or `anonymous`. A
+    /// mapping is 2 MiB aligned at an address that is never used again. With `populate` each page is touched: read, and
+    /// written back as it was where the kind is `anonymous`, so that a page is not the zero page. Values: `address`, and
+    /// with `populate` `frames` as [`Step::Frames`] gives them, for the first [`MAX_FRAMES`] pages.
     Mmap {
         #[serde(default)]
         file: Option<String>,
@@ -104,7 +141,9 @@ pub enum Step {
     },
     /// `munmap(2)` of a whole mapping.
     Munmap { map: String },
-    /// Guest physical addresses of a mapping's pages (`frames`, 0 = not present) and their /proc/kpageflags (`flags`, raw).
+    /// Where a mapping's pages are, from /proc/self/pagemap; at most [`MAX_FRAMES`] pages from `offset` on. Values, one number
+    /// per 4 KiB page: `frames` (guest physical addresses, 0 = not present), `flags` (/proc/kpageflags raw, 0 where
+    /// the kernel has none, as for DAX), `mapped` (/proc/kpagecount), `soft_dirty` and `swapped` (0 or 1).
     Frames {
         map: String,
         #[serde(default)]
@@ -112,9 +151,11 @@ pub enum Step {
         #[serde(default)]
         len: Option<u64>,
     },
-    /// /proc/kpageflags of a frame by address: `flags` raw, `names` (LOCKED DIRTY WRITEBACK LRU ...).
+    /// /proc/kpageflags of a frame by guest physical address. Values: `flags` raw, `names` (`LOCKED DIRTY WRITEBACK LRU` ...),
+    /// `mapped` (/proc/kpagecount).
     PageFlags { frame: u64 },
-    /// Stores a pattern into a mapping by the CPU.
+    /// Stores a pattern into a mapping by the CPU, ascending. A page that cannot be had (beyond the file's end, an I/O error) is a
+    /// fault of `store` that names the signal and the position.
     Store {
         map: String,
         #[serde(default)]
@@ -122,14 +163,14 @@ pub enum Step {
         len: u64,
         pattern: Pattern,
     },
-    /// Loads from a mapping by the CPU: `hash`, `first`, `uniform`.
+    /// Loads from a mapping by the CPU. Values: `hash`, `first`, `uniform`. Faults as [`Step::Store`].
     Load {
         map: String,
         #[serde(default)]
         offset: u64,
         len: u64,
     },
-    /// Loads and compares with a pattern: `equal`, `first_difference`.
+    /// Loads and compares with a pattern. Values as [`Step::ReadVerify`] without `read`.
     Verify {
         map: String,
         #[serde(default)]
@@ -137,7 +178,7 @@ pub enum Step {
         len: u64,
         pattern: Pattern,
     },
-    /// `pread(2)` of a file into a mapping: with an O_DIRECT file this is the DMA into its pages.
+    /// `pread(2)` of a file into a mapping: with an O_DIRECT file this is the DMA into its pages. Values: `read`.
     PreadInto {
         file: String,
         offset: u64,
@@ -146,7 +187,7 @@ pub enum Step {
         map_offset: u64,
         len: u64,
     },
-    /// `pwrite(2)` of a file from a mapping.
+    /// `pwrite(2)` of a file from a mapping. Values: `written`.
     PwriteFrom {
         file: String,
         offset: u64,
@@ -155,7 +196,8 @@ pub enum Step {
         map_offset: u64,
         len: u64,
     },
-    /// `io_submit(2)` of one read or write; returns at once.
+    /// `io_submit(2)` of one read or write in a context of its own; returns at once. `tag` names it until its
+    /// [`Step::AioWait`] has ended.
     AioSubmit {
         direction: IoDirection,
         file: String,
@@ -166,9 +208,10 @@ pub enum Step {
         len: u64,
         tag: String,
     },
-    /// Waits for an `AioSubmit`'s end: `result` (bytes, or the errno as a fault).
+    /// Waits for an `AioSubmit`'s end. Values: `result` (bytes; fewer than asked is a fault of `aio`, as is an errno).
     AioWait { tag: String },
-    /// Submits one read or write by io_uring; returns at once.
+    /// Submits one read or write by io_uring, in a ring of its own; returns at once. The kernel posts the completion when the
+    /// submitting thread next runs, so submit in a thread that does not block afterwards.
     UringSubmit {
         direction: IoDirection,
         file: String,
@@ -179,7 +222,7 @@ pub enum Step {
         len: u64,
         tag: String,
     },
-    /// Waits for a `UringSubmit`'s end.
+    /// Waits for a `UringSubmit`'s end. Values as [`Step::AioWait`], faults of `io_uring`.
     UringWait { tag: String },
     /// `fsync(2)`.
     Fsync { file: String },
@@ -205,27 +248,32 @@ pub enum Step {
     Syncfs { file: String },
     /// `sync(2)`.
     Sync {},
-    /// `madvise(2)`: the advice in lower case without `MADV_`.
+    /// `madvise(2)` of a whole mapping: the advice in lower case without `MADV_`.
     Madvise { map: String, advice: String },
-    /// Forks a child that keeps the mappings and serves [`Step::InChild`].
+    /// Forks a child that keeps the mappings and open files (not the asynchronous transfers) and serves [`Step::InChild`].
+    /// Values: `pid`.
     Fork { child: String },
-    /// Runs a step in a child made by `fork`.
+    /// Runs a step in a child made by `fork`; values and faults are those of the step. The child sends the marks. It refuses
+    /// steps that make or watch processes and threads, and those that end the machine.
     InChild { child: String, step: Box<Step> },
-    /// Ends a child and reaps it: `status`.
+    /// Ends a child and reaps it: an idle one exits, one that is inside a step is killed by SIGKILL. Values: `status` (exit
+    /// code) or `signal`.
     EndChild { child: String },
     /// `echo 3 > /proc/sys/vm/drop_caches`.
     DropCaches {},
-    /// /proc/vmstat after a stat_refresh: `nr_foll_pin_acquired`, `nr_foll_pin_released`, and any other `names`.
+    /// /proc/vmstat after a stat_refresh. Values: `nr_foll_pin_acquired`, `nr_foll_pin_released`, `pinned` (their difference), and
+    /// any other of `names`.
     Counters {
         #[serde(default)]
         names: Vec<String>,
     },
-    /// Writes a file of /proc or /sys whole.
+    /// Writes a file of /proc or /sys whole, by one `write(2)`.
     WriteFile { path: String, text: String },
-    /// Reads a file whole as text: `text`.
+    /// Reads a file whole as text. Values: `text`, `truncated` where it was longer than [`MAX_TEXT`].
     ReadFile { path: String },
-    /// Where the thread of that name sleeps: `stack` (/proc/self/task/TID/stack), `state`, `syscall`. Polls (with a limit) until a
-    /// line contains `until` when that is given.
+    /// Where the thread (or the forked child) of that name sleeps. Polls, at most `limit_ms`, until a line of `stack` contains
+    /// `until`; without `until` it looks once. Values: `stack` (lines of /proc/self/task/TID/stack), `state` (`D`, `S`, `R`
+    /// ...), `syscall` (the line of /proc/self/task/TID/syscall: number, arguments, or `running`).
     WhereBlocked {
         thread: String,
         #[serde(default)]
@@ -233,10 +281,11 @@ pub enum Step {
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
-    /// Runs a program of the image: `status`, `stdout`, `stderr`.
+    /// Runs a program of the image. Values: `status` or `signal`, `stdout`, `stderr`, `truncated`.
     Exec { argv: Vec<String> },
-    /// A mixed file-system load in a directory for some seconds: creates, writes, reads back and checks, mmaps, renames, truncates,
-    /// fsyncs, unlinks, by seed. `operations`, and a fault at the first wrong byte.
+    /// A mixed file-system load in a directory for some seconds of guest time: creates, writes, reads back and checks, mmaps,
+    /// renames, truncates, fsyncs, unlinks, by seed. Values: `operations`, `bytes_checked`, `disk_full` (how often
+    /// ENOSPC was met); a fault of `fs-load` at the first wrong byte.
     FsLoad {
         dir: String,
         seconds: u64,
@@ -245,10 +294,12 @@ pub enum Step {
         threads: u32,
     },
     /// Unbinds and binds a virtio device's driver (device reset and re-init): `device` is the driver's bus name, e.g. `virtio1`.
+    /// Values: `driver`.
     Rebind { device: String },
-    /// Finds the block device whose virtio serial (GET_ID) is this: `path` (`/dev/vdb`), `bus` (`virtio1`).
+    /// Finds the block device whose virtio serial (GET_ID) is this. Values: `path` (`/dev/vdb`), `bus` (`virtio1`).
     FindDisk { serial: String },
-    /// Kernel log: `lines` since the last call.
+    /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
+    /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},
     /// `reboot(2)` with RB_AUTOBOOT, without sync.
     Reboot {},
@@ -260,25 +311,6 @@ pub enum Step {
     Hang {},
     /// Does nothing: a mark in the log.
     Mark { name: String },
-}
-
-/// A pattern of bytes that both ends can make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Pattern {
-    /// The same byte everywhere.
-    Byte(u8),
-    /// Bytes that depend on the seed and the position: see [`pattern_byte`].
-    Seed(u64),
-}
-
-/// The byte of `Pattern::Seed(seed)` at `position` of the transfer (not of the file).
-#[must_use]
-pub fn pattern_byte(seed: u64, position: u64) -> u8 {
-    let word = (position / 8)
-        .wrapping_add(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (word ^ (word >> 29)).to_le_bytes()[(position % 8) as usize]
 }
 
 /// Kind of mapping.
