@@ -1,0 +1,97 @@
+//! What a virtio device is, seen from a transport and from an event loop.
+//!
+//! A transport (virtio-mmio registers) negotiates and activates; an event loop waits on the kick eventfds and on
+//! [`VirtioDevice::wake_fd`] and calls [`VirtioDevice::on_kick`] and [`VirtioDevice::on_wake`]. Both hold the device as
+//! [`SharedDevice`]: the lock is taken for one call, and no call blocks on anything but the host's disk. A
+//! transport must be able to answer its interrupt status without that lock.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
+
+use virtio_queue::Queue;
+use vm_memory::GuestMemoryMmap;
+
+/// The guest's memory as devices see it. A held request keeps a clone, so the map it was popped with outlives a change.
+pub type Memory = Arc<GuestMemoryMmap<()>>;
+
+/// A device shared between its transport (vCPU threads) and the event loop.
+pub type SharedDevice = Arc<Mutex<dyn VirtioDevice>>;
+
+/// Tells the guest that something happened. Callable from any thread.
+pub trait Interrupt: Send + Sync {
+    /// A used buffer notification for a queue (virtio 1.2, 2.3).
+    fn signal_queue(&self, queue: u16);
+    /// A configuration change notification.
+    fn signal_config(&self);
+    /// The device has met an error that only a reset cures: set DEVICE_NEEDS_RESET and notify (virtio 1.2, 2.1.2).
+    fn signal_needs_reset(&self);
+}
+
+/// What a device needs to begin work once the driver has set DRIVER_OK.
+pub struct Activation {
+    /// Guest memory.
+    pub memory: Memory,
+    /// Features that both sides agreed on.
+    pub features: u64,
+    /// The queues as the driver set them up, by index; a queue that the driver left alone is not ready.
+    pub queues: Vec<Queue>,
+    /// The way to the guest.
+    pub interrupt: Arc<dyn Interrupt>,
+}
+
+/// A virtio device.
+pub trait VirtioDevice: Send {
+    /// Name on the command line and in every event, for example `a`.
+    fn name(&self) -> &str;
+    /// Virtio device id (virtio 1.2, 5), 2 for a block device.
+    fn device_type(&self) -> u32;
+    /// Features on offer, VIRTIO_F_VERSION_1 included.
+    fn features(&self) -> u64;
+    /// Greatest size of each queue.
+    fn queue_max_sizes(&self) -> &[u16];
+    /// Copies configuration space from `offset`; bytes beyond its end read as zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+    /// Writes configuration space; what the driver may not write is ignored and logged.
+    fn write_config(&mut self, offset: u64, data: &[u8]);
+    /// Changes whenever configuration space changes by itself (virtio 1.2, 2.5).
+    fn config_generation(&self) -> u32 {
+        0
+    }
+    /// The driver has set FEATURES_OK with these features; `false` refuses them.
+    fn accept_features(&mut self, features: u64) -> bool {
+        features & !self.features() == 0
+    }
+    /// DRIVER_OK. `Err` makes the transport set DEVICE_NEEDS_RESET.
+    ///
+    /// # Errors
+    /// A queue whose rings are not in guest memory, or a host resource that could not be had.
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+    /// Status 0: stops the queues and abandons every hold. When it returns, no host operation touches guest memory
+    /// any more. Legal at any moment, activated or not, also twice.
+    fn reset(&mut self);
+    /// The driver kicked a queue (or a notification may have been missed). Spurious calls are harmless.
+    fn on_kick(&mut self, queue: u16);
+    /// Readable when [`Self::on_wake`] must be called: a released request, a finished host operation, a due timer.
+    fn wake_fd(&self) -> RawFd;
+    /// Drains [`Self::wake_fd`] and goes on with what it announced. Spurious calls are harmless.
+    fn on_wake(&mut self);
+}
+
+/// Why a device could not be activated.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The driver's queue is unusable: a guest mistake.
+    #[error("queue {queue} is not usable: its rings are outside guest memory or its size is wrong")]
+    Queue {
+        /// Its index.
+        queue: u16,
+    },
+    /// The host refused something.
+    #[error("cannot {attempt}")]
+    Host {
+        /// What was tried.
+        attempt: &'static str,
+        /// What the host said.
+        source: std::io::Error,
+    },
+}

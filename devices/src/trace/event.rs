@@ -1,0 +1,409 @@
+//! The vocabulary of the event log.
+//!
+//! One JSON object per line. Every event has a sequence number from one counter, which is the order that an oracle may
+//! rely on: if one event *happened before* another in the machine, its number is smaller. `time_ns` is for people and
+//! pictures only.
+//!
+//! ```text
+//! Fetched -> HoldOpened -> [FaultApplied] -> [Parked -> Released]* -> TouchBegan -> TouchEnded -> Executed
+//!         -> [Parked -> Released]* -> HoldClosed -> Used -> Signalled
+//! ```
+//!
+//! The ledger under-approximates: `HoldOpened` comes after the pop, and `HoldClosed` before the used index is visible to the guest. So
+//! between the two the device certainly owned the frames.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the vocabulary; the first line of a log says it ([`EventKind::LogOpened`]).
+pub const VERSION: u32 = 1;
+
+/// Size of a guest frame in bytes.
+pub const FRAME_SIZE: u64 = 4096;
+
+/// Position in the order of all events of a run, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+/// One hold of one request, unique in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HoldId(pub u64);
+
+/// A request: the `ordinal`-th that `queue` of `device` fetched since the VM started, from 0, resets not counted anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Name of the device.
+    pub device: String,
+    /// Index of the queue.
+    pub queue: u16,
+    /// Count of requests fetched before it.
+    pub ordinal: u64,
+}
+
+/// A piece of guest physical memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GuestRange {
+    /// Guest physical address of its first byte.
+    pub addr: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// Direction of a transfer, in the words of the DMA API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// The device reads guest memory (a disk write: write-back).
+    ToDevice,
+    /// The device writes guest memory (a disk read).
+    FromDevice,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// VIRTIO_BLK_T_IN.
+    Read,
+    /// VIRTIO_BLK_T_OUT.
+    Write,
+    /// VIRTIO_BLK_T_FLUSH.
+    Flush,
+    /// VIRTIO_BLK_T_DISCARD.
+    Discard,
+    /// VIRTIO_BLK_T_WRITE_ZEROES.
+    WriteZeroes,
+    /// VIRTIO_BLK_T_GET_ID.
+    GetId,
+    /// Anything else that was asked for.
+    Unknown,
+}
+
+/// Status byte of a block request (virtio 1.2, 5.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// VIRTIO_BLK_S_OK.
+    Ok,
+    /// VIRTIO_BLK_S_IOERR.
+    Ioerr,
+    /// VIRTIO_BLK_S_UNSUPP.
+    Unsupp,
+}
+
+/// A point on a request's way where a rule may act and a waiter may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Point {
+    /// Popped and copied; its frames are held, nothing was touched.
+    Fetched,
+    /// The host operation ended; its frames are still held.
+    Executed,
+    /// The used element is about to be visible to the guest; the hold is closed.
+    Completed,
+}
+
+/// When a payload was hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// At the pop.
+    Fetch,
+    /// What was really sent to the disk: the copy of an early fetch, or guest memory just after the operation of a late one.
+    Transfer,
+    /// Guest memory just before the hold closes.
+    Completion,
+}
+
+/// Hash of the part of one frame that a request covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageHash {
+    /// Where.
+    pub range: GuestRange,
+    /// xxh3-64, 16 hex digits.
+    pub hash: String,
+}
+
+/// How a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldEnd {
+    /// The request was completed.
+    Completed,
+    /// A device reset or the end of the machine took it back.
+    Abandoned,
+}
+
+/// What a parked request waits for, or what let it go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// A gate by name.
+    Gate(String),
+    /// Another request that shares a frame reaches a point.
+    SameFrame {
+        /// The point.
+        point: Point,
+        /// Only requests of this device; absent: any but itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+    },
+    /// A duration in nanoseconds on the host's clock.
+    Duration {
+        /// How long.
+        ns: u64,
+    },
+}
+
+/// What let a parked request go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReleaseCause {
+    /// Its gate was opened.
+    Gate(String),
+    /// This request reached the awaited point.
+    SameFrame(RequestId),
+    /// Its time was over.
+    Elapsed,
+    /// The machine stops and lets everything go.
+    Stopping,
+}
+
+/// A part of the machine did something that no rule and no correct device does, because a self-test planted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Planted {
+    /// The device writes the request's frames again after it was completed.
+    TouchAfterCompletion,
+    /// A flush answers OK and does nothing.
+    LyingFlush,
+    /// The used element is never published.
+    DroppedCompletion,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// Host monotonic time since the log was opened, in nanoseconds.
+    pub time_ns: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[expect(
+    missing_docs,
+    reason = "the fields are explained by their types and the variants"
+)]
+pub enum EventKind {
+    /// First line of a log.
+    LogOpened { version: u32 },
+    /// A device exists. `kind` is `virtio-blk`; `fetch` says when it reads a payload by default.
+    DeviceAdded {
+        device: String,
+        kind: String,
+        fetch: Fetch,
+        capacity_bytes: u64,
+    },
+    /// The driver wrote the device status register (0 is a reset).
+    DeviceStatus { device: String, status: u8 },
+    /// DRIVER_OK was handled: the device works with these features.
+    Activated { device: String, features: u64 },
+    /// A reset was handled; so many holds were abandoned.
+    DeviceReset { device: String, abandoned: u64 },
+    /// A request was popped and its control bytes copied. `ranges` is its payload (status and header bytes not counted).
+    Fetched {
+        request: RequestId,
+        head: u16,
+        operation: Operation,
+        sector: u64,
+        bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+        ranges: Vec<GuestRange>,
+    },
+    /// The device owns these frames from here on.
+    HoldOpened {
+        hold: HoldId,
+        request: RequestId,
+        direction: Direction,
+        ranges: Vec<GuestRange>,
+    },
+    /// Hashes of a payload.
+    PayloadHashed {
+        request: RequestId,
+        moment: Moment,
+        pages: Vec<PageHash>,
+    },
+    /// A rule acted.
+    FaultApplied {
+        request: RequestId,
+        rule: String,
+        point: Point,
+        action: String,
+    },
+    /// The request waits.
+    Parked {
+        request: RequestId,
+        point: Point,
+        until: Until,
+    },
+    /// The request goes on.
+    Released {
+        request: RequestId,
+        by: ReleaseCause,
+    },
+    /// The device begins to touch the payload (host I/O into or out of guest memory; not for the copy of an early fetch).
+    TouchBegan { request: RequestId },
+    /// It has stopped touching it.
+    TouchEnded { request: RequestId },
+    /// The operation ended with this status. `host_error` names the host's errno behind an IOERR.
+    Executed {
+        request: RequestId,
+        status: Status,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host_error: Option<String>,
+    },
+    /// The device does not own the frames any more.
+    HoldClosed {
+        hold: HoldId,
+        request: RequestId,
+        how: HoldEnd,
+    },
+    /// The used element is visible to the guest.
+    Used {
+        request: RequestId,
+        head: u16,
+        status: Status,
+        written: u32,
+    },
+    /// The guest was told.
+    Signalled { device: String, queue: u16 },
+    /// The guest did what the specification forbids; `answer` is what it got.
+    GuestMistake {
+        device: String,
+        queue: u16,
+        what: String,
+        answer: String,
+    },
+    /// A part of the machine misbehaves because a self-test planted it.
+    PlantedFault {
+        request: RequestId,
+        planted: Planted,
+    },
+    /// Somebody opened a gate.
+    GateOpened { gate: String },
+    /// At the end: a rule that matched nothing.
+    RuleUnmatched { rule: String },
+    /// A step of the guest's agent is about to begin (stamped at a VM exit just before its first system call).
+    StepBegan { step: u32 },
+    /// It has ended (stamped just after).
+    StepEnded { step: u32 },
+    /// The scenario sent this step to the guest; `step` is its JSON text.
+    StepSent {
+        step: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<String>,
+        name: String,
+        text: String,
+    },
+    /// The agent's report, as its JSON text.
+    AgentReport { text: String },
+    /// The scenario says what it knows, for the oracles and the picture (`key` names it).
+    Fact {
+        key: String,
+        value: serde_json::Value,
+    },
+    /// A line of the guest's console.
+    Console { line: String },
+    /// The guest was started (boot 1, 2, ...).
+    BootBegan { boot: u32 },
+    /// The machine ended: `power-off`, `reset`, `panic`, `hang`, `stopped`, `failed`.
+    MachineEnded { how: String, detail: String },
+}
+
+/// When the payload of a write is read from guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fetch {
+    /// Copied at the pop.
+    Early,
+    /// Read from guest memory when the operation runs.
+    #[default]
+    Late,
+}
+
+impl GuestRange {
+    /// Guest frame numbers that it touches, ascending. Empty for an empty range; clipped at the end of the address space.
+    pub fn frames(self) -> impl Iterator<Item = u64> + Clone {
+        let last = self.addr.saturating_add(self.len.max(1) - 1);
+        let count = if self.len == 0 {
+            0
+        } else {
+            last / FRAME_SIZE - self.addr / FRAME_SIZE + 1
+        };
+        let first = self.addr / FRAME_SIZE;
+        (0..count).map(move |index| first + index)
+    }
+
+    /// Whether the two share a byte.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.len > 0
+            && other.len > 0
+            && self.addr < other.addr.saturating_add(other.len)
+            && other.addr < self.addr.saturating_add(self.len)
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}#{}", self.device, self.queue, self.ordinal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_survives_its_line() {
+        let event = Event {
+            seq: Seq(7),
+            time_ns: 12,
+            kind: EventKind::Parked {
+                request: RequestId {
+                    device: "b".into(),
+                    queue: 0,
+                    ordinal: 3,
+                },
+                point: Point::Fetched,
+                until: Until::SameFrame {
+                    point: Point::Executed,
+                    device: None,
+                },
+            },
+        };
+        let line = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+        assert!(
+            line.starts_with(r#"{"seq":7,"time_ns":12,"event":"parked""#),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_range_knows_its_frames_to_the_last_byte() {
+        let frames = |addr, len| GuestRange { addr, len }.frames().collect::<Vec<_>>();
+        assert_eq!(frames(0x1fff, 2), [1, 2]);
+        assert_eq!(frames(0x2000, 4096), [2]);
+        assert!(frames(0x2000, 0).is_empty());
+        assert_eq!(frames(u64::MAX, 9), [u64::MAX / FRAME_SIZE]);
+    }
+}
