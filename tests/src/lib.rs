@@ -1,1 +1,3 @@
-//! tests
+//! Scenarios, runner, timeline, oracles and reports.
+
+pub mod verdict;
