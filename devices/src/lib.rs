@@ -9,4 +9,5 @@
 pub mod backend;
 pub mod device;
 pub mod fault;
+pub mod toml_error;
 pub mod trace;
