@@ -87,6 +87,8 @@ impl Server {
             // A channel that is not there has just ended; its reply is under way.
             Kind::Signal => {
                 let signal = frame.parse_i32()?;
+                // The host gave up a file it was sending.
+                self.incoming.remove(&channel);
                 if let Some(flow) = self.flow(channel) {
                     flow.add_signal(signal);
                 }

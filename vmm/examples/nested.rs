@@ -1,0 +1,67 @@
+//! Runs one command in a nested machine that is made of a kernel and an initramfs.
+//!
+//! ```text
+//! cargo run -p pincushion-vmm --example nested -- --kernel vmlinux --initrd l1.cpio \
+//!     --put target/x86_64-unknown-linux-gnu/debug/pincushion:/bin/pincushion -- /bin/pincushion doctor
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use pincushion_vmm::nested::{Command, Ended, NestedConfig, NestedMachine, ensure_qemu};
+
+#[derive(Parser)]
+struct Args {
+    /// ELF vmlinux of the nested machine
+    #[arg(long)]
+    kernel: PathBuf,
+    /// Initramfs with pincushion-nested-agent as /init and the modules of KVM
+    #[arg(long)]
+    initrd: PathBuf,
+    /// Copy a file in first: SRC or SRC:DST
+    #[arg(long)]
+    put: Vec<String>,
+    /// Copy a file or directory out afterwards: SRC:DST
+    #[arg(long)]
+    get: Vec<String>,
+    /// CPUs of the nested machine
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Seconds that the command may take
+    #[arg(long)]
+    limit: Option<u64>,
+    /// The command
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    env_logger::init();
+    let args = Args::parse();
+    let progress = |line: &str| eprintln!("nested: {line}");
+    ensure_qemu(&progress)?;
+    let mut config = NestedConfig::new(args.kernel, args.initrd);
+    config.vcpus = args.cpus;
+    let machine = NestedMachine::boot(&config, &progress)?;
+    for put in &args.put {
+        let (from, to) = put.split_once(':').unwrap_or((put, put));
+        machine.put_if_changed(Path::new(from), &std::path::absolute(to)?, 0o755)?;
+    }
+    let mut command = Command::new(args.command);
+    command.limit = args.limit.map(Duration::from_secs);
+    if let Ok(level) = std::env::var("RUST_LOG") {
+        command.env.insert("RUST_LOG".to_owned(), level);
+    }
+    let ended = machine.run(&command, &mut std::io::stdout(), &mut std::io::stderr())?;
+    for get in &args.get {
+        let (from, to) = get.split_once(':').unwrap_or((get, get));
+        machine.get(Path::new(from), Path::new(to))?;
+    }
+    drop(machine);
+    std::process::exit(match ended {
+        Ended::Exited(code) => code,
+        Ended::Killed(signal) => 128 + signal,
+        Ended::LimitReached => 124,
+    })
+}

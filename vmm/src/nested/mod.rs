@@ -1,0 +1,33 @@
+//! The nested machine: where Pincushion runs when the host's KVM is missing or too small.
+//!
+//! QEMU emulates an x86-64 machine with AMD's nested virtualization (`-accel tcg -cpu max`); in it a stock Debian
+//! kernel with `kvm-amd` and our agent as PID 1 run any command that is put there, `/dev/kvm` included:
+//!
+//! ```text
+//! this process            QEMU (emulated, "L1")                   guests ("L2")
+//! NestedMachine::run ---> pincushion-nested-agent ---> pincushion run ---> kernel under test
+//!            socket pair  virtio-serial port                KVM
+//! ```
+//!
+//! Promised: a command's output arrives as it is printed, standard output and error apart, every byte; its exit
+//! code or signal is told; a command that crashes, hangs or leaves processes behind does not hurt the next; every
+//! wait has a limit on the host's clock and says what it waited for; QEMU never outlives the [`NestedMachine`], nor
+//! this process. Not promised: speed (7 times slower than the host, 25,000 VM exits a second), or true time in there.
+//!
+//! By hand, with a kernel and an initramfs:
+//!
+//! ```text
+//! cargo run -p pincushion-vmm --example nested -- --kernel vmlinux --initrd l1.cpio --put ./prog:/bin/prog -- /bin/prog
+//! ```
+
+mod error;
+mod machine;
+mod process;
+mod qemu;
+mod session;
+mod transfer;
+mod tsc;
+
+pub use error::NestedError;
+pub use machine::{Command, Ended, NestedConfig, NestedMachine, Signaller};
+pub use qemu::{ensure_qemu, find_qemu};

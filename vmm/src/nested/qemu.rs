@@ -1,0 +1,140 @@
+//! QEMU: where it is, how it comes here, and how the nested machine is made of it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pincushion_abi::nested::PORT_NAME;
+
+use super::error::NestedError;
+use super::machine::NestedConfig;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What installs it on Debian and its descendants, as a person would type it.
+pub(super) const INSTALL_LINE: &str = "apt-get install -y --no-install-recommends qemu-system-x86";
+
+/// Looks for `qemu-system-x86_64` in `PATH`.
+///
+/// # Errors
+///
+/// [`NestedError::QemuMissing`], which holds the line that installs it.
+pub fn find_qemu() -> Result<PathBuf, NestedError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|program| program.is_file())
+        .ok_or(NestedError::QemuMissing)
+}
+
+/// Finds QEMU, and installs it from the distribution first if it is missing and we are root. `progress` gets lines
+/// for the user.
+///
+/// # Errors
+///
+/// [`NestedError::QemuMissing`] for a user who is not root or has no `apt-get`; [`NestedError::InstallQemu`] if that failed.
+pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
+    if let Ok(found) = find_qemu() {
+        return Ok(found);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(NestedError::QemuMissing);
+    }
+    progress(&format!("installing QEMU: {INSTALL_LINE}"));
+    // The lists may be missing (containers) or old: only then is the update worth its time.
+    if apt_get(INSTALL_LINE).is_err() {
+        progress("that failed; fetching the package lists first: apt-get update");
+        apt_get("apt-get update")?;
+        apt_get(INSTALL_LINE)?;
+    }
+    find_qemu()
+}
+
+/// Runs one of our own `apt-get` lines without any question to the user.
+fn apt_get(line: &str) -> Result<(), NestedError> {
+    let mut words = line.split(' ');
+    let program = words.next().unwrap_or_default();
+    // Another apt-get may be at work: wait for it instead of failing.
+    let output = Command::new(program)
+        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(words)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|_| NestedError::QemuMissing)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last: Vec<_> = said.lines().rev().take(10).collect();
+    Err(NestedError::InstallQemu {
+        line: line.to_owned(),
+        status: output.status.to_string(),
+        output: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+    })
+}
+
+/// QEMU's command line. The agent's port is QEMU's standard input, a socket; the console is its standard output.
+///
+/// * `q35` with `qboot.rom`: SeaBIOS costs seconds. `microvm` never comes up under TCG: it has no timer to calibrate by.
+/// * `-no-reboot` with `panic=-1`: a kernel that panics ends QEMU, which the host sees at once.
+/// * `quiet`: each character on an emulated serial line costs two exits of the emulated CPU.
+pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString> {
+    let kernel_words =
+        format!("console=ttyS0 quiet panic=-1 tsc_early_khz={tsc_khz} mitigations=off");
+    let text = |word: &str| OsString::from(word);
+    let mut line: Vec<OsString> = "-accel tcg,thread=multi -cpu max -M q35 -bios qboot.rom \
+         -nodefaults -no-user-config -display none -no-reboot -serial file:/proc/self/fd/1 \
+         -device virtio-serial-pci -chardev socket,id=port,fd=0"
+        .split_whitespace()
+        .map(text)
+        .collect();
+    line.extend([
+        text("-device"),
+        text(&format!("virtserialport,chardev=port,name={PORT_NAME}")),
+        text("-smp"),
+        text(&config.vcpus.to_string()),
+        text("-m"),
+        text(&format!("{}M", config.memory_mib)),
+        text("-append"),
+        text(&kernel_words),
+        text("-kernel"),
+        path(&config.kernel),
+        text("-initrd"),
+        path(&config.initrd),
+    ]);
+    line
+}
+
+/// A path as an argument that QEMU takes for nothing else.
+fn path(path: &Path) -> OsString {
+    // A relative path that begins with a dash would be an option.
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .into_os_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_the_rate_of_the_clock() {
+        let config = NestedConfig::new("vmlinux".into(), "l1.cpio".into());
+        let line = command_line(&config, 2_596_132);
+        assert!(
+            line.iter()
+                .any(|word| word.to_string_lossy().contains("tsc_early_khz=2596132"))
+        );
+    }
+
+    #[test]
+    fn a_path_is_never_taken_for_an_option() {
+        assert!(
+            path(Path::new("-kernel"))
+                .to_string_lossy()
+                .starts_with('/')
+        );
+    }
+}
