@@ -1,0 +1,12 @@
+//! What a virtual machine is made of, as flags and files spell it.
+//!
+//! There is one schema: [`VmConfig`]. A file is that in TOML; each flag of `pincushion run` is one of its keys; `--blk
+//! path=disk.img,id=a` is a table of `[[blk]]`. A flag wins over the file; disks of both are joined.
+
+pub mod blk;
+pub mod key_values;
+pub mod units;
+mod vm;
+
+pub use blk::{BlkConfig, DiskBackend};
+pub use vm::{ConfigError, ConsoleTarget, OnReset, VmConfig};
