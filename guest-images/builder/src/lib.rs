@@ -1,1 +1,70 @@
-//! guest-images/builder
+//! Makes what a guest boots: a kernel, and an initramfs with a static PID 1 and the modules that the guest needs.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use pincushion_image::{GUEST_MODULES, ImageSpec, Silent, Store};
+//!
+//! let store = Store::open_default()?;
+//! let kernel = store.kernel(&"debian:6.12".parse()?, &mut Silent)?;
+//! let image = store.guest_image(&kernel, &ImageSpec { init: Path::new("agent"), modules: GUEST_MODULES, files: vec![] })?;
+//! println!("boot {} with {}", image.kernel.display(), image.initrd.display());
+//! # Ok::<(), pincushion_image::Error>(())
+//! ```
+//!
+//! Promises: the same input gives the same bytes; nothing needs root once apt's lists exist; what was fetched before is
+//! used again without the network; a killed run leaves nothing behind that is believed later; and two processes at
+//! once do the work once. Does not promise: that a kernel built by hand has what the guest needs.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | store.rs, entry.rs, lock.rs | the cache directory, its entries, and who may write |
+//! | spec.rs, apt.rs, deb.rs, bzimage.rs | from a wish to an unpacked kernel |
+//! | modules.rs | which modules, in which order |
+//! | image.rs, initramfs.rs, host_program.rs | the image and what goes into it |
+
+mod apt;
+pub mod bzimage;
+mod command;
+mod deb;
+mod digest;
+mod entry;
+mod error;
+mod host_program;
+mod image;
+mod initramfs;
+mod lock;
+mod modules;
+mod progress;
+mod spec;
+mod store;
+#[cfg(test)]
+mod test_support;
+mod unpack;
+
+pub use apt::PackageId;
+pub use deb::DebError;
+pub use digest::{FileRecord, sha256};
+pub use entry::{Kernel, KernelRecord};
+pub use error::Error;
+pub use host_program::host_program;
+pub use image::{ExtraFile, FileDigest, Image, ImageSpec, Manifest};
+pub use modules::{Module, ModuleError, ModuleTree};
+pub use progress::{Progress, Silent};
+pub use spec::KernelSpec;
+pub use store::{Listing, Store};
+
+/// The version of what this builder writes; a change makes every cached image be built anew.
+pub const FORMAT: u32 = 1;
+
+/// What an ordinary guest needs for its disks, on every kernel that is known here.
+pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4"];
+
+/// What the nested machine needs: KVM on the emulated AMD processor, PCI, its agent's port, a disk.
+pub const NESTED_MODULES: &[&str] = &[
+    "kvm",
+    "kvm_amd",
+    "irqbypass",
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+];

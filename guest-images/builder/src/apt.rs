@@ -1,0 +1,250 @@
+//! What apt knows about kernel packages, and fetching one.
+//!
+//! apt's lists are signed, so the SHA-256 that they record is the one to compare a package with. Neither asking nor
+//! fetching needs root; only refreshing the lists does.
+
+use std::cmp::Ordering;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::command;
+use crate::error::Error;
+
+const PREFIX: &str = "linux-image-";
+const FLAVOUR: &str = "-cloud-amd64";
+const LISTS: &str = "/var/lib/apt/lists";
+
+/// One package, exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageId {
+    /// Name, such as `linux-image-6.12.117+deb12-cloud-amd64`.
+    pub name: String,
+    /// Debian version, such as `6.12.117-1~deb12u1`.
+    pub version: String,
+    /// Digest of the `.deb`.
+    pub sha256: String,
+}
+
+impl PackageId {
+    /// Whether this is what `debian:wish` asks for: the series, or exactly that version.
+    #[must_use]
+    pub(crate) fn satisfies(&self, wish: &str) -> bool {
+        upstream_of(&self.name).is_some_and(|version| matches_wish(version, wish))
+    }
+
+    /// Older before newer.
+    pub(crate) fn by_age(&self, other: &Self) -> Ordering {
+        natural(&self.name, &other.name).then_with(|| natural(&self.version, &other.version))
+    }
+}
+
+/// The newest cloud kernel for amd64 that satisfies `wish`, if apt's lists have one.
+pub(crate) fn find(wish: &str) -> Result<Option<PackageId>, Error> {
+    let names = kernel_names()?;
+    let wanted: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| upstream_of(name).is_some_and(|v| matches_wish(v, wish)))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let mut args = vec!["show", "--no-all-versions"];
+    args.extend(&wanted);
+    // Fails if none of the names is more than a mention in some other package's dependencies.
+    let records = command::output(60, None, "apt-cache", &args).unwrap_or_default();
+    Ok(records
+        .split("\n\n")
+        .filter_map(parse_record)
+        .max_by(PackageId::by_age))
+}
+
+/// The series and versions that apt knows, for a message.
+pub(crate) fn known_versions() -> Vec<String> {
+    let mut versions: Vec<_> = kernel_names()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| upstream_of(name))
+        .map(str::to_owned)
+        .collect();
+    versions.sort_by(|a, b| natural(b, a));
+    versions
+}
+
+/// Changes with every `apt-get update` that brought something.
+pub(crate) fn lists_stamp() -> Option<i64> {
+    let metadata = fs::metadata(LISTS).ok()?;
+    Some(
+        metadata
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(metadata.mtime_nsec()),
+    )
+}
+
+/// Whether this process may refresh apt's lists.
+pub(crate) fn may_update() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Refreshes apt's lists.
+pub(crate) fn update() -> Result<(), Error> {
+    command::output(300, None, "apt-get", &["-q", "update"]).map(drop)
+}
+
+/// Fetches `package` into the empty directory `dir` and says where it is.
+pub(crate) fn download(package: &PackageId, dir: &Path) -> Result<PathBuf, Error> {
+    let exact = format!("{}={}", package.name, package.version);
+    // As root apt would drop to a user who cannot write here, and warn about it.
+    let args = [
+        "-q",
+        "-o",
+        "APT::Sandbox::User=root",
+        "-o",
+        "Acquire::Retries=3",
+        "download",
+        &exact,
+    ];
+    command::output(900, Some(dir), "apt-get", &args)?;
+    let mut found = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    found
+        .find(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .ok_or_else(|| Error::Command {
+            command: format!("apt-get download {exact}"),
+            reason: "it left no file".to_owned(),
+        })
+}
+
+fn kernel_names() -> Result<Vec<String>, Error> {
+    let names = command::output(60, None, "apt-cache", &["pkgnames", PREFIX])?;
+    Ok(names
+        .lines()
+        .filter(|name| upstream_of(name).is_some())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// `6.12.117+deb12` for `linux-image-6.12.117+deb12-cloud-amd64`; nothing for meta packages, whose version is only a series.
+fn upstream_of(name: &str) -> Option<&str> {
+    let version = name.strip_prefix(PREFIX)?.strip_suffix(FLAVOUR)?;
+    (version.split('.').count() > 2).then_some(version)
+}
+
+fn matches_wish(version: &str, wish: &str) -> bool {
+    version
+        .strip_prefix(wish)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+}
+
+fn parse_record(record: &str) -> Option<PackageId> {
+    let field = |key: &str| {
+        record
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(|value| value.trim().to_owned())
+    };
+    let (name, version, sha256) = (field("Package:")?, field("Version:")?, field("SHA256:")?);
+    let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then_some(PackageId {
+        name,
+        version,
+        sha256,
+    })
+}
+
+/// Compares texts so that runs of digits count as numbers: `6.1.0-9` is before `6.1.0-56`.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (text_a, text_b) = (run(&mut a, false), run(&mut b, false));
+        let (number_a, number_b) = (run(&mut a, true), run(&mut b, true));
+        let by_value = |digits: &str| {
+            (
+                digits.trim_start_matches('0').len(),
+                digits.trim_start_matches('0').to_owned(),
+            )
+        };
+        let order = text_a
+            .cmp(text_b)
+            .then_with(|| by_value(number_a).cmp(&by_value(number_b)));
+        if order != Ordering::Equal || (a.is_empty() && b.is_empty()) {
+            return order;
+        }
+    }
+}
+
+/// Takes the leading run of digits, or of anything else, off `text`.
+fn run<'a>(text: &mut &'a str, digits: bool) -> &'a str {
+    let end = text
+        .find(|c: char| c.is_ascii_digit() != digits)
+        .unwrap_or(text.len());
+    let (head, tail) = text.split_at(end);
+    *text = tail;
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_does_not_match_the_one_it_is_a_prefix_of() {
+        assert!(matches_wish("6.1.0-56", "6.1") && matches_wish("6.12.117+deb12", "6.12"));
+        assert!(
+            matches_wish("6.12.117+deb12", "6.12.117+deb12")
+                && matches_wish("6.12.117+deb12", "6.12.117")
+        );
+        assert!(!matches_wish("6.12.117+deb12", "6.1"));
+        assert!(!matches_wish("6.12.117+deb12", "6.12.11"));
+    }
+
+    #[test]
+    fn meta_and_unsigned_packages_are_no_kernels() {
+        assert_eq!(
+            upstream_of("linux-image-6.1.0-56-cloud-amd64"),
+            Some("6.1.0-56")
+        );
+        for name in [
+            "linux-image-cloud-amd64",
+            "linux-image-6.12-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64-unsigned",
+            "linux-image-6.1.0-56-amd64",
+        ] {
+            assert_eq!(upstream_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_versions_count_as_numbers() {
+        assert_eq!(natural("6.1.0-9", "6.1.0-56"), Ordering::Less);
+        assert_eq!(
+            natural("6.12.117+deb12", "6.12.99+deb12"),
+            Ordering::Greater
+        );
+        assert_eq!(natural("6.12.1", "6.12.1"), Ordering::Equal);
+        assert_eq!(natural("6.12", "6.12.1"), Ordering::Less);
+        assert_eq!(natural("6.12.117-1", "6.12.117-1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn a_record_without_a_digest_is_not_believed() {
+        let record = format!(
+            "Package: p\nVersion: 1\nDepends: x\nSHA256: {}",
+            "a".repeat(64)
+        );
+        assert_eq!(parse_record(&record).unwrap().version, "1");
+        assert_eq!(parse_record("Package: p\nVersion: 1"), None);
+        assert_eq!(
+            parse_record("Package: p\nVersion: 1\nSHA256: ../../etc"),
+            None
+        );
+    }
+}
