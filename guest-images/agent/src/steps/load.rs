@@ -1,0 +1,191 @@
+//! A mixed file-system load that checks itself.
+//!
+//! Each thread has a directory and some files of its own and keeps in memory what each file must
+//! hold. It promises to find a wrong byte that a read, a mapped load or an O_DIRECT read sees; it
+//! does not look at metadata, and what the disk holds after a crash is for the host to judge.
+//! Which operations come is a function of the seed; how many come in the time is not.
+
+mod file;
+mod random;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pincushion_abi::Fault;
+
+use crate::fault::{self, sentence};
+use crate::found::{Found, StepResult};
+use crate::stamp::Stamp;
+use file::LoadFile;
+use random::Random;
+
+/// Files per thread.
+const FILES: usize = 6;
+/// Most threads.
+const MAX_THREADS: u32 = 16;
+
+/// What a thread did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Done {
+    operations: u64,
+    bytes_checked: u64,
+    disk_full: u64,
+}
+
+/// Why an operation did not end well.
+#[derive(Debug)]
+pub enum Trouble {
+    /// A wrong byte, or a call that failed: what the load looks for.
+    Wrong(Fault),
+    /// ENOSPC, which is no fault: the file's content is open, so the file is given up.
+    DiskFull,
+}
+
+/// Runs the load.
+pub fn run(stamp: &mut Stamp<'_>, dir: &str, seconds: u64, seed: u64, threads: u32) -> StepResult {
+    if threads == 0 || threads > MAX_THREADS {
+        return Err(sentence(
+            "fs-load",
+            format!("{threads} threads: give 1 to {MAX_THREADS}"),
+        ));
+    }
+    let until = Instant::now() + Duration::from_secs(seconds.min(24 * 3600));
+    let stop = AtomicBool::new(false);
+    let results: Vec<Result<Done, Fault>> = stamp.around(|| {
+        thread::scope(|scope| {
+            let started: Vec<_> = (0..threads)
+                .map(|number| {
+                    let own = Path::new(dir).join(format!("load-{number}"));
+                    let random = Random::new(seed ^ u64::from(number) << 32);
+                    scope.spawn({
+                        let stop = &stop;
+                        move || {
+                            one_thread(&own, random, until, stop)
+                                .inspect_err(|_| stop.store(true, Ordering::Relaxed))
+                        }
+                    })
+                })
+                .collect();
+            started
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(sentence("fs-load", "a thread panicked")))
+                })
+                .collect()
+        })
+    });
+    let mut total = Done::default();
+    for done in results {
+        let done = done?;
+        total.operations += done.operations;
+        total.bytes_checked += done.bytes_checked;
+        total.disk_full += done.disk_full;
+    }
+    Ok(Found::nothing()
+        .number("operations", total.operations)
+        .number("bytes_checked", total.bytes_checked)
+        .number("disk_full", total.disk_full))
+}
+
+fn one_thread(
+    dir: &Path,
+    mut random: Random,
+    until: Instant,
+    stop: &AtomicBool,
+) -> Result<Done, Fault> {
+    std::fs::create_dir_all(dir).map_err(|error| fault::io("mkdir", &error))?;
+    let mut files: [Option<LoadFile>; FILES] = [const { None }; FILES];
+    let mut done = Done::default();
+    while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+        let slot = random.below(FILES as u64) as usize;
+        match one_operation(dir, slot, &mut files[slot], &mut random) {
+            Ok(checked) => done.bytes_checked += checked,
+            Err(Trouble::DiskFull) => {
+                done.disk_full += 1;
+                give_up(&mut files[slot])?;
+            }
+            Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
+        }
+        done.operations += 1;
+    }
+    for file in files.iter_mut().flatten() {
+        match file.check_from_disk() {
+            Ok(checked) => done.bytes_checked += checked,
+            Err(Trouble::DiskFull) => done.disk_full += 1,
+            Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
+        }
+    }
+    Ok(done)
+}
+
+/// One operation on one file; gives the number of bytes that were checked.
+fn one_operation(
+    dir: &Path,
+    slot: usize,
+    file: &mut Option<LoadFile>,
+    random: &mut Random,
+) -> Result<u64, Trouble> {
+    let Some(open) = file else {
+        *file = Some(LoadFile::create(
+            dir.join(format!("file-{slot}-{}", random.below(4))),
+        )?);
+        return Ok(0);
+    };
+    match random.below(100) {
+        0..35 => open.write(random)?,
+        35..50 => return open.check_by_read(),
+        50..60 => open.store_mapped(random)?,
+        60..68 => return open.check_mapped(),
+        68..74 => open.resize(random)?,
+        74..80 => open.sync(random)?,
+        80..86 => return open.check_from_disk(),
+        86..92 => return open.check_direct(),
+        92..96 => open.rename(dir.join(format!("file-{slot}-{}", random.below(4))))?,
+        _ => give_up(file).map_err(Trouble::Wrong)?,
+    }
+    Ok(0)
+}
+
+fn give_up(file: &mut Option<LoadFile>) -> Result<(), Fault> {
+    match file.take() {
+        Some(file) => file.unlink(),
+        None => Ok(()),
+    }
+}
+
+fn at_operation(fault: Fault, number: u64) -> Fault {
+    Fault {
+        name: format!("{} (operation {number} of its thread)", fault.name),
+        ..fault
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_abi::Value;
+    use serde_json::json;
+
+    use crate::steps::testing::Bench;
+
+    #[test]
+    fn no_threads_or_too_many_are_refused() {
+        let bench = Bench::new();
+        for threads in [0, 17] {
+            let step = json!({"op": "fs-load", "dir": bench.path(""), "seconds": 0, "seed": 1, "threads": threads});
+            assert!(bench.fails(step).name.contains("give 1 to 16"));
+        }
+    }
+
+    #[test]
+    fn a_load_without_time_makes_its_directories_and_ends() {
+        let bench = Bench::new();
+        let found =
+            bench.ok(json!({"op": "fs-load", "dir": bench.path("d"), "seconds": 0, "seed": 1}));
+        assert_eq!(found["operations"], Value::Number(0));
+        assert!(bench.has("d/load-0") && bench.has("d/load-1"));
+    }
+}

@@ -1,0 +1,216 @@
+//! One function per step, by concern. Each prepares, makes its calls inside `Stamp::around`, and
+//! judges afterwards.
+
+pub mod aio;
+pub mod files;
+pub mod frames;
+pub mod load;
+pub mod machine;
+pub mod maps;
+pub mod observe;
+pub mod process;
+pub mod transfer;
+pub mod uring;
+pub mod wait;
+
+use pincushion_abi::Step;
+
+use crate::agent::Agent;
+use crate::found::StepResult;
+use crate::stamp::Stamp;
+
+/// Runs a step in this thread.
+#[expect(clippy::too_many_lines, reason = "a table: one line per step")]
+pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
+    match step {
+        Step::LoadModule { name } => machine::load_module(stamp, name),
+        Step::Mount {
+            source,
+            target,
+            fstype,
+            options,
+        } => files::mount(stamp, source, target, fstype, options),
+        Step::Remount { target, options } => files::remount(stamp, target, options),
+        Step::Umount { target } => files::umount(stamp, target),
+        Step::Mkdir { path } => files::mkdir(stamp, path),
+        Step::WaitPath { path, limit_ms } => wait::path(stamp, path, *limit_ms),
+        Step::Open { path, flags, file } => files::open(agent, stamp, path, flags, file),
+        Step::Close { file } => files::close(agent, stamp, file),
+        Step::Unlink { path } => files::unlink(stamp, path),
+        Step::Rename { from, to } => files::rename(stamp, from, to),
+        Step::Truncate { file, len } => files::truncate(agent, stamp, file, *len),
+        Step::Fallocate {
+            file,
+            mode,
+            offset,
+            len,
+        } => files::fallocate(agent, stamp, file, mode, *offset, *len),
+        Step::WritePattern {
+            file,
+            offset,
+            len,
+            pattern,
+        } => transfer::write_pattern(agent, stamp, file, *offset, *len, *pattern),
+        Step::ReadHash { file, offset, len } => {
+            transfer::read_hash(agent, stamp, file, *offset, *len)
+        }
+        Step::ReadVerify {
+            file,
+            offset,
+            len,
+            pattern,
+        } => transfer::read_verify(agent, stamp, file, *offset, *len, *pattern),
+        Step::Mmap {
+            file,
+            kind,
+            offset,
+            len,
+            map,
+            populate,
+        } => {
+            let wanted = maps::Wanted {
+                file: file.as_deref(),
+                kind: *kind,
+                offset: *offset,
+                len: *len,
+                populate: *populate,
+            };
+            maps::map(agent, stamp, map, &wanted)
+        }
+        Step::Munmap { map } => maps::unmap(agent, stamp, map),
+        Step::Frames { map, offset, len } => frames::of_map(agent, stamp, map, *offset, *len),
+        Step::PageFlags { frame } => frames::flags(stamp, *frame),
+        Step::Store {
+            map,
+            offset,
+            len,
+            pattern,
+        } => maps::store(agent, stamp, map, *offset, *len, *pattern),
+        Step::Load { map, offset, len } => maps::load(agent, stamp, map, *offset, *len),
+        Step::Verify {
+            map,
+            offset,
+            len,
+            pattern,
+        } => maps::verify(agent, stamp, map, *offset, *len, *pattern),
+        Step::PreadInto {
+            file,
+            offset,
+            map,
+            map_offset,
+            len,
+        } => transfer::pread_into(
+            agent,
+            stamp,
+            &transfer::Ends {
+                file,
+                offset: *offset,
+                map,
+                map_offset: *map_offset,
+                len: *len,
+            },
+        ),
+        Step::PwriteFrom {
+            file,
+            offset,
+            map,
+            map_offset,
+            len,
+        } => transfer::pwrite_from(
+            agent,
+            stamp,
+            &transfer::Ends {
+                file,
+                offset: *offset,
+                map,
+                map_offset: *map_offset,
+                len: *len,
+            },
+        ),
+        Step::AioSubmit {
+            direction,
+            file,
+            offset,
+            map,
+            map_offset,
+            len,
+            tag,
+        } => {
+            let ends = transfer::Ends {
+                file,
+                offset: *offset,
+                map,
+                map_offset: *map_offset,
+                len: *len,
+            };
+            aio::submit(agent, stamp, *direction, &ends, tag)
+        }
+        Step::AioWait { tag } => aio::wait(agent, stamp, tag),
+        Step::UringSubmit {
+            direction,
+            file,
+            offset,
+            map,
+            map_offset,
+            len,
+            tag,
+        } => {
+            let ends = transfer::Ends {
+                file,
+                offset: *offset,
+                map,
+                map_offset: *map_offset,
+                len: *len,
+            };
+            uring::submit(agent, stamp, *direction, &ends, tag)
+        }
+        Step::UringWait { tag } => uring::wait(agent, stamp, tag),
+        Step::Fsync { file } => files::fsync(agent, stamp, file),
+        Step::Fdatasync { file } => files::fdatasync(agent, stamp, file),
+        Step::Msync {
+            map,
+            offset,
+            len,
+            flags,
+        } => maps::msync(agent, stamp, map, *offset, *len, flags),
+        Step::SyncFileRange {
+            file,
+            offset,
+            len,
+            flags,
+        } => files::sync_file_range(agent, stamp, file, *offset, *len, flags),
+        Step::Syncfs { file } => files::syncfs(agent, stamp, file),
+        Step::Sync {} => files::sync(stamp),
+        Step::Madvise { map, advice } => maps::madvise(agent, stamp, map, advice),
+        Step::Fork { child } => process::fork(agent, stamp, child),
+        Step::InChild { child, step } => process::in_child(agent, stamp, child, step),
+        Step::EndChild { child } => process::end_child(agent, stamp, child),
+        Step::DropCaches {} => observe::drop_caches(stamp),
+        Step::Counters { names } => observe::counters(stamp, names),
+        Step::WriteFile { path, text } => observe::write_file(stamp, path, text),
+        Step::ReadFile { path } => observe::read_file(stamp, path),
+        Step::WhereBlocked {
+            thread,
+            until,
+            limit_ms,
+        } => wait::where_blocked(agent, stamp, thread, until.as_deref(), *limit_ms),
+        Step::Exec { argv } => process::exec(agent, stamp, argv),
+        Step::FsLoad {
+            dir,
+            seconds,
+            seed,
+            threads,
+        } => load::run(stamp, dir, *seconds, *seed, *threads),
+        Step::Rebind { device } => machine::rebind(stamp, device),
+        Step::FindDisk { serial } => machine::find_disk(stamp, serial),
+        Step::Dmesg {} => observe::dmesg(agent, stamp),
+        Step::Reboot {} => machine::reboot(stamp),
+        Step::PowerOff {} => machine::power_off(stamp),
+        Step::Panic {} => machine::panic(stamp),
+        Step::Hang {} => machine::hang(agent, stamp),
+        Step::Mark { name: _ } => Ok(crate::found::Found::nothing()),
+    }
+}
+
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,121 @@
+//! Asynchronous transfers by io_uring, one ring per transfer.
+#![expect(unsafe_code, reason = "an entry of the ring names memory by address")]
+
+use std::io;
+
+use io_uring::{IoUring, opcode, types::Fd};
+use pincushion_abi::step::IoDirection;
+
+use crate::agent::Agent;
+use crate::fault::{Errno, io as io_fault, sentence};
+use crate::found::{Found, StepResult};
+use crate::stamp::Stamp;
+use crate::steps::transfer::{Ends, whole};
+
+/// A ring with its one transfer.
+pub struct Submitted {
+    ring: IoUring,
+    asked: u32,
+}
+
+/// Submits one transfer.
+pub fn submit(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    direction: IoDirection,
+    ends: &Ends<'_>,
+    tag: &str,
+) -> StepResult {
+    let (fd, span, _) = ends.resolve(agent)?;
+    let asked = u32::try_from(ends.len).map_err(|_| {
+        sentence(
+            "io_uring",
+            format!("{} bytes do not fit into one entry (32 bits)", ends.len),
+        )
+    })?;
+    agent.names().uring.refuse_used("io_uring transfer", tag)?;
+    let mut ring = IoUring::new(1).map_err(|error| io_fault("io_uring_setup", &error))?;
+    let address = std::ptr::with_exposed_provenance_mut::<u8>(span.address());
+    let entry = match direction {
+        IoDirection::Read => opcode::Read::new(Fd(fd), address, asked)
+            .offset(ends.offset)
+            .build(),
+        IoDirection::Write => opcode::Write::new(Fd(fd), address, asked)
+            .offset(ends.offset)
+            .build(),
+    };
+    // SAFETY: the memory is a span, which belongs to no Rust object however long the transfer takes.
+    unsafe { ring.submission().push(&entry) }.expect("a new ring has room for one entry");
+    stamp
+        .around(|| ring.submit())
+        .map_err(|error| io_fault("io_uring_enter", &error))?;
+    // A second transfer under the tag at the same moment would only leave the first without a name.
+    let _ = agent.names().uring.put(tag, Submitted { ring, asked });
+    Ok(Found::nothing())
+}
+
+/// Waits for its completion.
+pub fn wait(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
+    let mut submitted = agent.names().uring.take("io_uring transfer", tag)?;
+    let result = stamp
+        .around(|| completion(&mut submitted.ring))
+        .map_err(|error| io_fault("io_uring_enter", &error))?;
+    let bytes = usize::try_from(result).map_err(|_| Errno {
+        call: "io_uring",
+        number: -result,
+    })?;
+    whole("io_uring", bytes, submitted.asked.into())?;
+    Ok(Found::nothing().count("result", bytes))
+}
+
+/// The result of the one completion, negative for an errno.
+fn completion(ring: &mut IoUring) -> io::Result<i32> {
+    loop {
+        match ring.submit_and_wait(1) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        if let Some(entry) = ring.completion().next() {
+            return Ok(entry.result());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_abi::Value;
+    use serde_json::json;
+
+    use crate::steps::testing::Bench;
+
+    #[test]
+    fn a_write_and_a_read_back_carry_the_bytes_and_a_read_past_the_end_is_short() {
+        if let Err(error) = io_uring::IoUring::new(1) {
+            println!("skipped: io_uring on this host: {error}");
+            return;
+        }
+        let bench = Bench::new();
+        bench.create("a");
+        bench.ok(json!({"op": "mmap", "kind": "anonymous", "len": 4096, "map": "m"}));
+        bench.ok(json!({"op": "store", "map": "m", "len": 4096, "pattern": {"seed": 3}}));
+        let step = |direction: &str, offset: u64| {
+            json!({
+                "op": "uring-submit", "direction": direction, "file": "a", "offset": offset, "map": "m", "len": 4096, "tag": "t",
+            })
+        };
+        bench.ok(step("write", 0));
+        assert_eq!(
+            bench.ok(json!({"op": "uring-wait", "tag": "t"}))["result"],
+            Value::Number(4096)
+        );
+        bench.ok(json!({"op": "store", "map": "m", "len": 4096, "pattern": {"byte": 0}}));
+        bench.ok(step("read", 0));
+        bench.ok(json!({"op": "uring-wait", "tag": "t"}));
+        let verify = json!({"op": "verify", "map": "m", "len": 4096, "pattern": {"seed": 3}});
+        assert_eq!(bench.ok(verify)["equal"], Value::Bool(true));
+        bench.ok(step("read", 100));
+        let fault = bench.fails(json!({"op": "uring-wait", "tag": "t"}));
+        assert_eq!(fault.name, "short transfer: 3996 of 4096 bytes");
+    }
+}

@@ -1,0 +1,40 @@
+//! The system calls, each behind a safe function that gives `Result<_, Errno>`.
+//!
+//! All `unsafe` of the agent is in this directory. Nothing here allocates after the call it is named
+//! for, so that these functions can stand between a step's marks.
+
+pub mod aio;
+pub mod clock;
+pub mod file;
+pub mod fs;
+pub mod guard;
+pub mod ioport;
+pub mod memory;
+pub mod notify;
+pub mod process;
+pub mod tty;
+
+use std::ffi::CString;
+
+use pincushion_abi::Fault;
+
+use crate::fault::{Errno, sentence};
+
+/// A path or text for the kernel. A text with a zero byte in it is a fault.
+pub fn c_string(text: &str) -> Result<CString, Fault> {
+    CString::new(text).map_err(|_| sentence("path", format!("{text:?} has a zero byte in it")))
+}
+
+/// `Ok(ret)` unless it is negative, which means that `errno` tells more.
+fn check(call: &'static str, ret: i32) -> Result<i32, Errno> {
+    if ret < 0 {
+        Err(Errno::last(call))
+    } else {
+        Ok(ret)
+    }
+}
+
+/// The same for calls that return a length.
+fn check_len(call: &'static str, ret: isize) -> Result<usize, Errno> {
+    usize::try_from(ret).map_err(|_| Errno::last(call))
+}
