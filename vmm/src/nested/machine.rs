@@ -132,17 +132,24 @@ impl NestedMachine {
     }
 
     fn boot_once(qemu: &Path, config: &NestedConfig) -> Result<Self, NestedError> {
-        let deadline = Instant::now() + config.boot_limit;
         let khz = tsc::measure_khz().map_err(host("measure the clock"))?;
         let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
         let args = qemu::command_line(config, khz);
         log::debug!("nested: {} {args:?}", qemu.display());
-        let mut process = Process::start(qemu, args, theirs.into(), config.log.as_deref())?;
-        let (session, greeting) = Session::begin(ours)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let frame = greeting.recv_timeout(left).map_err(|why| match why {
+        let process = Process::start(qemu, args, theirs.into(), config.log.as_deref())?;
+        Self::greet(ours, process, config.boot_limit)
+    }
+
+    /// Waits for the agent's first word on `stream`; `process` is whoever serves the other end.
+    pub(super) fn greet(
+        stream: UnixStream,
+        mut process: Process,
+        limit: Duration,
+    ) -> Result<Self, NestedError> {
+        let (session, greeting) = Session::begin(stream)?;
+        let frame = greeting.recv_timeout(limit).map_err(|why| match why {
             mpsc::RecvTimeoutError::Timeout => NestedError::BootLimit {
-                limit: config.boot_limit,
+                limit,
                 console: process.end().console,
             },
             mpsc::RecvTimeoutError::Disconnected => {
@@ -154,17 +161,16 @@ impl NestedMachine {
                 }
             }
         })?;
-        let machine = |hello| Self {
-            session,
-            process: Mutex::new(process),
-            hello,
-        };
         match read_hello(&frame) {
             Ok(hello) if hello.version == VERSION => {
                 for warning in &hello.warnings {
                     log::warn!("nested: {warning}");
                 }
-                Ok(machine(hello))
+                Ok(Self {
+                    session,
+                    process: Mutex::new(process),
+                    hello,
+                })
             }
             Ok(hello) => Err(NestedError::Version {
                 found: hello.version,

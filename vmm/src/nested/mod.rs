@@ -25,6 +25,8 @@ mod machine;
 mod process;
 mod qemu;
 mod session;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod tsc;
 

@@ -19,7 +19,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use pincushion_abi::nested::{Frame, Kind, Reply};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -95,10 +95,17 @@ impl Running {
         };
         if let Some(cgroup) = &cgroup {
             let procs = cgroup.procs()?;
-            // SAFETY: the closure runs in the child between fork and exec. It does one write(2) of a constant to a file
-            // that was opened before the fork, which is async-signal-safe, and takes no lock or memory.
+            // SAFETY: the closure runs in the child between fork and exec. It does one open(2) and two write(2) of
+            // constants, which are async-signal-safe, and takes no lock or memory.
             unsafe {
                 command.pre_exec(move || {
+                    // The server is spared when memory ends; what it starts is not. Without that right it has nothing to give back.
+                    let score = rustix::fs::open(
+                        c"/proc/self/oom_score_adj",
+                        OFlags::WRONLY,
+                        Mode::empty(),
+                    );
+                    let _ = score.and_then(|score| rustix::io::write(&score, b"0"));
                     rustix::io::write(&procs, b"0")?;
                     Ok(())
                 });
