@@ -2,18 +2,19 @@
 
 pub mod agent_port;
 pub mod boot;
-pub mod bus;
+mod bus;
 pub mod config;
 pub mod console;
 mod device_manager;
 mod event_loop;
+pub mod doctor;
 pub mod exit_code;
 mod irq;
-pub mod layout;
+mod layout;
 pub mod machine;
 pub mod memory;
 pub mod nested;
-pub mod platform;
+mod platform;
 mod terminal;
 mod vcpu;
 mod vm;

@@ -1,0 +1,156 @@
+//! The virtio devices of a machine: a window, an interrupt line and kick eventfds for each.
+//!
+//! Windows and lines are given in the order of the devices, so the same configuration gives the same guest. A kick is
+//! an ioeventfd at QueueNotify with the queue's index as its datum: no vCPU leaves the kernel for it.
+
+use std::sync::Arc;
+
+use kvm_ioctls::{IoEventAddress, VmFd};
+use pincushion_devices::device::{Memory, SharedDevice};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::boot::acpi::VirtioWindow;
+use crate::bus::{Bus, BusDevice, Flow};
+use crate::event_loop::{Source, lock};
+use crate::irq::{IrqLine, virtio_gsi};
+use crate::layout::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_WINDOW};
+use crate::machine::MachineError;
+
+struct Slot {
+    device: SharedDevice,
+    transport: Arc<Window>,
+    irq: IrqLine,
+    base: u64,
+    kicks: Vec<Arc<EventFd>>,
+}
+
+/// All devices of a machine.
+pub(crate) struct DeviceManager {
+    slots: Vec<Slot>,
+}
+
+impl DeviceManager {
+    /// Gives each device its window, its line and its eventfds.
+    pub(crate) fn new(devices: Vec<SharedDevice>, memory: &Memory) -> Result<Self, MachineError> {
+        let count = devices.len();
+        let slots = devices.into_iter().enumerate().map(|(index, device)| {
+            let gsi = virtio_gsi(index).ok_or(MachineError::TooManyDevices { count })?;
+            let irq = IrqLine::new(gsi).map_err(MachineError::host("create an interrupt line"))?;
+            let queues = lock(&device).queue_max_sizes().len();
+            let kicks = (0..queues)
+                .map(|_| EventFd::new(EFD_NONBLOCK).map(Arc::new))
+                .collect::<Result<_, _>>()
+                .map_err(MachineError::host("create a kick eventfd"))?;
+            let event = irq
+                .event()
+                .try_clone()
+                .map_err(MachineError::host("create an interrupt line"))?;
+            let transport = Arc::new(Window(MmioTransport::new(
+                device.clone(),
+                memory.clone(),
+                event,
+            )));
+            let base = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_WINDOW;
+            Ok(Slot {
+                device,
+                transport,
+                irq,
+                base,
+                kicks,
+            })
+        });
+        Ok(Self {
+            slots: slots.collect::<Result<_, MachineError>>()?,
+        })
+    }
+
+    /// The windows, as ACPI describes them.
+    pub(crate) fn windows(&self) -> Vec<VirtioWindow> {
+        let window = |slot: &Slot| VirtioWindow {
+            base: u32::try_from(slot.base).expect("windows are below 4 GiB"),
+            gsi: slot.irq.gsi(),
+        };
+        self.slots.iter().map(window).collect()
+    }
+
+    /// Puts the windows on the bus.
+    pub(crate) fn add_to(&self, bus: &mut Bus) {
+        for slot in &self.slots {
+            bus.insert(slot.base, VIRTIO_MMIO_WINDOW, slot.transport.clone())
+                .expect("windows do not overlap");
+        }
+    }
+
+    /// Connects interrupts and kicks to a VM. Kicks left over from an earlier VM are forgotten.
+    pub(crate) fn connect(&self, vm: &VmFd) -> Result<(), MachineError> {
+        for slot in &self.slots {
+            slot.irq
+                .connect(vm)
+                .map_err(MachineError::kvm("connect a device's interrupt"))?;
+            let notify = IoEventAddress::Mmio(slot.base + QUEUE_NOTIFY);
+            for (queue, kick) in (0u32..).zip(&slot.kicks) {
+                // EAGAIN means that nothing was left over.
+                let _ = kick.read();
+                vm.register_ioevent(kick.as_ref(), &notify, queue)
+                    .map_err(MachineError::kvm("connect a device's kick"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the device thread waits for.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        let of_slot = |slot: &Slot| {
+            let kick = |(queue, event): (u16, &Arc<EventFd>)| Source::Kick {
+                device: slot.device.clone(),
+                queue,
+                event: event.clone(),
+            };
+            let mut sources: Vec<_> = (0..).zip(&slot.kicks).map(kick).collect();
+            sources.push(Source::Wake {
+                device: slot.device.clone(),
+            });
+            sources
+        };
+        self.slots.iter().flat_map(of_slot).collect()
+    }
+
+    /// Resets every device: its queues stop and what it holds is abandoned.
+    pub(crate) fn reset(&self) {
+        for slot in &self.slots {
+            slot.transport.reset();
+        }
+    }
+}
+
+/// A device's registers on the bus.
+struct Window(MmioTransport);
+
+impl BusDevice for Window {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.0.read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Flow {
+        self.0.write(offset, data);
+        Flow::Continue
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+}
+
+// TEMPORARY
+const QUEUE_NOTIFY: u64 = 0x50;
+struct MmioTransport(SharedDevice, Memory, EventFd);
+impl MmioTransport {
+    fn new(d: SharedDevice, m: Memory, e: EventFd) -> Self {
+        Self(d, m, e)
+    }
+    fn read(&self, _o: u64, _d: &mut [u8]) {}
+    fn write(&self, _o: u64, _d: &[u8]) {}
+    fn reset(&self) {
+        lock(&self.0).reset();
+    }
+}

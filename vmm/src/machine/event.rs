@@ -1,0 +1,33 @@
+//! What happens in a running machine, on its way to the one who waits for it.
+
+use crate::bus::Flow;
+
+/// Something that may end the run. Sent by vCPU threads, the console and [`super::StopHandle`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MachineEvent {
+    /// A vCPU's write asked for this; that vCPU has stopped.
+    Asked {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Never [`Flow::Continue`].
+        flow: Flow,
+    },
+    /// A vCPU shut down by a triple fault; it has stopped.
+    TripleFault {
+        /// Which vCPU.
+        vcpu: u8,
+    },
+    /// KVM could not run a vCPU; it has stopped.
+    VcpuFailed {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Why.
+        reason: String,
+    },
+    /// The console showed the first line of a kernel panic, with this reason.
+    PanicBegan(String),
+    /// The console showed the last line of a kernel panic.
+    PanicEnded,
+    /// Somebody wants the machine to stop.
+    Stop,
+}

@@ -1,0 +1,26 @@
+//! The machine: made from a [`MachineConfig`] and its devices, started, waited for.
+//!
+//! ```text
+//! Machine::new ---> start ---> Running ---> wait ---> Exit
+//!  files read,      threads     |  ^
+//!  VM made          run         |  | guest resets, OnReset::Reboot: a new VM, same devices
+//!                               +--+
+//! ```
+//!
+//! Promises: when a [`Running`] is dropped, none of its threads, descriptors or memory is left. It does not
+//! watch over itself: a limit, a panic or a reset is acted upon by the thread that waits.
+
+mod config;
+mod error;
+pub(crate) mod event;
+mod exit;
+mod parts;
+mod running;
+
+pub use config::{MachineConfig, OnReset};
+pub use error::MachineError;
+pub use exit::Exit;
+pub use parts::{Machine, Parts};
+pub use running::{Running, StopHandle};
+
+pub use crate::vcpu::VcpuReport;

@@ -1,0 +1,222 @@
+//! Puts a machine together: memory, files, buses, devices, VM.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::{Kvm, VcpuFd};
+use pincushion_devices::device::{Memory, SharedDevice};
+
+use super::config::MachineConfig;
+use super::error::MachineError;
+use super::event::MachineEvent;
+use super::running::{Running, StopHandle};
+use crate::agent_port::{AgentHandler, AgentPort, AgentSender};
+use crate::boot::entry::Initrd;
+use crate::boot::{acpi, entry, initrd, kernel};
+use crate::console::{Console, ConsoleOutput, Input};
+use crate::device_manager::DeviceManager;
+use crate::irq::IrqLine;
+use crate::layout::{
+    ACPI_PM_PORT, COM1_GSI, COM1_PORT, COM2_GSI, COM2_PORT, I8042_PORT, PCI_CONFIG_PORT,
+    PVPANIC_PORT,
+};
+use crate::memory;
+use crate::platform::i8042::I8042;
+use crate::platform::pci_stub::PciStub;
+use crate::platform::power::AcpiPm;
+use crate::platform::pvpanic::Pvpanic;
+use crate::platform::uart::{Output, SharedOutput, Uart};
+use crate::vcpu::Buses;
+use crate::vm::Vm;
+
+/// What a machine has beside its configuration.
+#[derive(Default)]
+pub struct Parts {
+    /// The virtio devices, in the order of their windows. At most 15.
+    pub devices: Vec<SharedDevice>,
+    /// The first serial port.
+    pub console: Console,
+    /// Who hears the scenario agent; without it the agent's ports do not exist.
+    pub agent: Option<AgentHandler>,
+}
+
+/// A machine about to run.
+pub struct Machine {
+    pub(super) core: Core,
+    pub(super) booted: Booted,
+    pub(super) events: Receiver<MachineEvent>,
+}
+
+/// What lives as long as the machine, across reboots.
+pub(super) struct Core {
+    pub(super) config: MachineConfig,
+    pub(super) kvm: Kvm,
+    pub(super) memory: Memory,
+    pub(super) buses: Arc<Buses>,
+    pub(super) devices: DeviceManager,
+    pub(super) com1: Arc<Uart>,
+    pub(super) com2: Arc<Uart>,
+    pub(super) input: Input,
+    pub(super) sender: Sender<MachineEvent>,
+}
+
+/// What lives from one boot to the next.
+pub(super) struct Booted {
+    pub(super) vm: Vm,
+    pub(super) vcpus: Vec<VcpuFd>,
+}
+
+impl Machine {
+    /// Makes the machine: reads kernel and initrd into memory, creates the VM, connects the devices.
+    ///
+    /// # Errors
+    /// [`MachineError`]. What the user can get wrong (sizes, files) is refused before KVM is opened.
+    pub fn new(config: MachineConfig, parts: Parts) -> Result<Self, MachineError> {
+        config.check()?;
+        let memory: Memory = Arc::new(memory::create(config.memory_bytes)?);
+        let loaded = load_files(&config, &memory)?;
+        let kvm = Kvm::new().map_err(MachineError::open_kvm)?;
+        let (sender, events) = channel();
+        let output = Arc::new(Mutex::new(ConsoleOutput::new(
+            parts.console.sinks,
+            sender.clone(),
+        )));
+        let com1 = serial_port("com1", COM1_GSI, output)?;
+        let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
+        let devices = DeviceManager::new(parts.devices, &memory)?;
+        let mut buses = Buses::default();
+        add_platform(&mut buses, &com1, &com2, parts.agent);
+        devices.add_to(&mut buses.mmio);
+        let buses = Arc::new(buses);
+        let input = parts.console.input;
+        let core = Core {
+            config,
+            kvm,
+            memory,
+            buses,
+            devices,
+            com1,
+            com2,
+            input,
+            sender,
+        };
+        let booted = core.boot(&loaded)?;
+        Ok(Self {
+            core,
+            booted,
+            events,
+        })
+    }
+
+    /// Starts the vCPUs and the device thread.
+    ///
+    /// # Errors
+    /// Where the host refuses a thread or a descriptor.
+    pub fn start(self) -> Result<Running, MachineError> {
+        Running::start(self)
+    }
+
+    /// A way to send lines to the agent, for any thread.
+    #[must_use]
+    pub fn agent_sender(&self) -> AgentSender {
+        AgentSender(self.core.com2.clone())
+    }
+
+    /// A way to stop the machine, for any thread.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle::new(self.core.sender.clone())
+    }
+}
+
+impl Core {
+    /// Reads the files again and makes a new VM, after a reset. Memory is empty first.
+    pub(super) fn reboot(&self) -> Result<Booted, MachineError> {
+        self.buses.ports.reset();
+        self.devices.reset();
+        memory::clear(&self.memory)?;
+        let loaded = load_files(&self.config, &self.memory)?;
+        self.boot(&loaded)
+    }
+
+    /// A VM whose boot processor is about to enter the kernel that is in memory.
+    fn boot(&self, loaded: &Loaded) -> Result<Booted, MachineError> {
+        let tables = |memory: &Memory| {
+            entry::write_gdt(memory)?;
+            entry::write_boot_information(
+                memory,
+                &loaded.kernel,
+                loaded.initrd,
+                self.config.cmdline.as_bytes(),
+            )?;
+            acpi::write(memory, self.config.vcpus, &self.devices.windows())
+        };
+        tables(&self.memory).map_err(MachineError::BootStructures)?;
+        let vm = Vm::create(&self.kvm, self.memory.clone())?;
+        for line in [self.com1.irq(), self.com2.irq()] {
+            line.connect(vm.fd())
+                .map_err(MachineError::kvm("connect a serial port's interrupt"))?;
+        }
+        self.devices.connect(vm.fd())?;
+        let vcpus = vm.create_vcpus(&self.kvm, self.config.vcpus, loaded.kernel.entry)?;
+        Ok(Booted { vm, vcpus })
+    }
+}
+
+struct Loaded {
+    kernel: kernel::LoadedKernel,
+    initrd: Initrd,
+}
+
+fn load_files(config: &MachineConfig, memory: &Memory) -> Result<Loaded, MachineError> {
+    let kernel = kernel::load(&config.kernel, memory)?;
+    let initrd = match &config.initrd {
+        Some(path) => initrd::load(path, kernel.end, memory)?,
+        None => Initrd::default(),
+    };
+    Ok(Loaded { kernel, initrd })
+}
+
+fn serial_port(
+    name: &'static str,
+    gsi: u32,
+    output: SharedOutput,
+) -> Result<Arc<Uart>, MachineError> {
+    let irq = IrqLine::new(gsi).map_err(MachineError::host("create an interrupt line"))?;
+    Ok(Arc::new(Uart::new(name, irq, output)))
+}
+
+/// What the guest writes to the second serial port: nothing that anybody wants. The agent has its own road out.
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn write(&mut self, _bytes: &[u8]) {}
+}
+
+fn add_platform(
+    buses: &mut Buses,
+    com1: &Arc<Uart>,
+    com2: &Arc<Uart>,
+    agent: Option<AgentHandler>,
+) {
+    use pincushion_abi::port;
+    let mut insert = |start: u16, len, device| {
+        buses
+            .ports
+            .insert(u64::from(start), len, device)
+            .expect("the layout gives each device its own ports");
+    };
+    insert(COM1_PORT, Uart::LEN, com1.clone());
+    insert(COM2_PORT, Uart::LEN, com2.clone());
+    insert(ACPI_PM_PORT, AcpiPm::LEN, Arc::new(AcpiPm::new()));
+    insert(I8042_PORT, I8042::LEN, Arc::new(I8042));
+    insert(PCI_CONFIG_PORT, PciStub::LEN, Arc::new(PciStub::default()));
+    insert(PVPANIC_PORT, 1, Arc::new(Pvpanic));
+    if let Some(handler) = agent {
+        insert(
+            port::BASE,
+            u64::from(port::LEN),
+            Arc::new(AgentPort::new(handler)),
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! A machine at work, and the one who waits for its end.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use super::config::OnReset;
+use super::error::MachineError;
+use super::event::MachineEvent;
+use super::exit::Exit;
+use super::parts::{Booted, Core, Machine};
+use crate::agent_port::AgentSender;
+use crate::bus::Flow;
+use crate::console::Input;
+use crate::event_loop::{EventLoop, Interest, Source};
+use crate::terminal::{RawTerminal, Typed, TypedInput};
+use crate::vcpu::{VcpuReport, VcpuThread};
+use crate::vm::Vm;
+
+/// How long a kernel that began to panic may take to print its stack before the run ends.
+const PANIC_GRACE: Duration = Duration::from_secs(10);
+
+/// Stops a machine from any thread. Clones stop the same machine.
+#[derive(Debug, Clone)]
+pub struct StopHandle(Sender<MachineEvent>);
+
+impl StopHandle {
+    pub(super) fn new(sender: Sender<MachineEvent>) -> Self {
+        Self(sender)
+    }
+
+    /// Makes the machine's [`Running::wait`] return [`Exit::Stopped`]. Without effect on one that has ended.
+    pub fn stop(&self) {
+        // A closed channel means that the machine is gone.
+        let _ = self.0.send(MachineEvent::Stop);
+    }
+}
+
+/// A running machine. Dropping it stops it.
+pub struct Running {
+    // In the order in which they have to go: vCPUs, their VM, the device thread, then what all of them use.
+    vcpus: Vec<VcpuThread>,
+    vm: Option<Vm>,
+    event_loop: Option<EventLoop>,
+    terminal: Option<RawTerminal>,
+    core: Core,
+    events: Receiver<MachineEvent>,
+    started: Instant,
+    reboots: u32,
+    panic: Option<(String, Instant)>,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    pub(super) fn start(machine: Machine) -> Result<Self, MachineError> {
+        let Machine {
+            core,
+            booted,
+            events,
+        } = machine;
+        let terminal = match core.input {
+            Input::Terminal => RawTerminal::enter()
+                .map_err(MachineError::host("switch the terminal to raw mode"))?,
+            Input::None => None,
+        };
+        let mut sources = core.devices.sources();
+        if core.input == Input::Terminal {
+            sources.push(keyboard(&core));
+        }
+        let event_loop =
+            EventLoop::spawn(sources).map_err(MachineError::host("start the device thread"))?;
+        let mut running = Self {
+            vcpus: Vec::new(),
+            vm: None,
+            event_loop: Some(event_loop),
+            terminal,
+            core,
+            events,
+            started: Instant::now(),
+            reboots: 0,
+            panic: None,
+            exit: None,
+        };
+        running.run(booted)?;
+        Ok(running)
+    }
+
+    /// Waits until the run ends, at most until `limit` after its start; then it ends with [`Exit::Hang`].
+    /// Once the run has ended, its exit is returned again.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Exit {
+        loop {
+            let patience = match limit {
+                Some(limit) => limit.saturating_sub(self.started.elapsed()),
+                None => Duration::from_secs(3600),
+            };
+            if let Some(exit) = self.wait_a_while(patience) {
+                return exit;
+            }
+            if let Some(limit) = limit.filter(|limit| self.started.elapsed() >= *limit) {
+                let vcpus = self.shut_down();
+                return self.ended(Exit::Hang { limit, vcpus });
+            }
+        }
+    }
+
+    /// Waits until the run ends, at most for `patience`; `None` where it goes on. Reboots the guest where it asks for
+    /// that and the configuration allows it.
+    pub fn wait_a_while(&mut self, patience: Duration) -> Option<Exit> {
+        let deadline = Instant::now().checked_add(patience);
+        loop {
+            if self.exit.is_some() {
+                return self.exit.clone();
+            }
+            let mut left = deadline.map_or(patience, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if let Some((message, since)) = &self.panic {
+                let grace = PANIC_GRACE.saturating_sub(since.elapsed());
+                if grace.is_zero() {
+                    let message = message.clone();
+                    return Some(self.end(Exit::Panic { message }));
+                }
+                left = left.min(grace);
+            }
+            match self.events.recv_timeout(left) {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout)
+                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
+                {
+                    return self.exit.clone();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("the machine holds a sender itself")
+                }
+            }
+        }
+    }
+
+    /// Stops the machine at once.
+    pub fn stop(&mut self) -> Exit {
+        match &self.exit {
+            Some(exit) => exit.clone(),
+            None => self.end(Exit::Stopped),
+        }
+    }
+
+    /// A way to stop the machine, for any thread.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle::new(self.core.sender.clone())
+    }
+
+    /// A way to send lines to the agent, for any thread.
+    #[must_use]
+    pub fn agent_sender(&self) -> AgentSender {
+        AgentSender(self.core.com2.clone())
+    }
+
+    /// How often the guest has booted again so far.
+    #[must_use]
+    pub fn reboots(&self) -> u32 {
+        self.reboots
+    }
+
+    fn handle(&mut self, event: MachineEvent) {
+        let exit = match event {
+            MachineEvent::Asked {
+                flow: Flow::Continue,
+                ..
+            } => return,
+            MachineEvent::Asked {
+                flow: Flow::PowerOff,
+                ..
+            } => Exit::PowerOff,
+            MachineEvent::Asked {
+                vcpu,
+                flow: Flow::Reset,
+            } => {
+                log::info!("vcpu{vcpu}: reset the machine");
+                if self.panic.is_none() && self.core.config.on_reset == OnReset::Reboot {
+                    return self.reboot();
+                }
+                Exit::Reset
+            }
+            MachineEvent::Asked {
+                flow: Flow::Panicked,
+                ..
+            }
+            | MachineEvent::PanicEnded => Exit::Panic {
+                message: String::new(),
+            },
+            MachineEvent::PanicBegan(message) => {
+                self.panic.get_or_insert((message, Instant::now()));
+                return;
+            }
+            MachineEvent::TripleFault { vcpu } => Exit::TripleFault { vcpu },
+            MachineEvent::VcpuFailed { vcpu, reason } => Exit::Failed {
+                reason: format!("vcpu{vcpu}: {reason}"),
+            },
+            MachineEvent::Stop => Exit::Stopped,
+        };
+        // Whatever a panicking kernel does in the end, it has panicked.
+        let exit = match (self.panic.take(), exit) {
+            (
+                Some((message, _)),
+                Exit::Reset | Exit::PowerOff | Exit::Panic { .. } | Exit::TripleFault { .. },
+            ) => Exit::Panic { message },
+            (_, exit) => exit,
+        };
+        self.end(exit);
+    }
+
+    fn run(&mut self, booted: Booted) -> Result<(), MachineError> {
+        let Booted { vm, vcpus } = booted;
+        self.vm = Some(vm);
+        for (index, fd) in (0..).zip(vcpus) {
+            let (buses, events) = (self.core.buses.clone(), self.core.sender.clone());
+            self.vcpus
+                .push(VcpuThread::spawn(index, fd, buses, events)?);
+        }
+        Ok(())
+    }
+
+    fn reboot(&mut self) {
+        self.stop_vcpus();
+        self.vm = None;
+        // What the old boot still had to say is void: a second vCPU may have asked for the same reset.
+        while self
+            .events
+            .try_recv()
+            .is_ok_and(|event| event != MachineEvent::Stop)
+        {}
+        self.reboots += 1;
+        log::info!("the guest boots again");
+        let booted = self.core.reboot();
+        if let Err(error) = booted.and_then(|booted| self.run(booted)) {
+            self.end(Exit::Failed {
+                reason: format!("the guest could not boot again: {error}"),
+            });
+        }
+    }
+
+    fn end(&mut self, exit: Exit) -> Exit {
+        self.shut_down();
+        self.ended(exit)
+    }
+
+    fn ended(&mut self, exit: Exit) -> Exit {
+        log::info!("{exit}");
+        self.exit = Some(exit.clone());
+        exit
+    }
+
+    /// Stops everything that runs; the devices are reset, so that no request is left.
+    fn shut_down(&mut self) -> Vec<VcpuReport> {
+        let reports = self.stop_vcpus();
+        self.vm = None;
+        self.event_loop = None;
+        self.core.devices.reset();
+        self.core.buses.ports.reset();
+        self.terminal = None;
+        reports
+    }
+
+    fn stop_vcpus(&mut self) -> Vec<VcpuReport> {
+        for vcpu in &self.vcpus {
+            vcpu.request_stop();
+        }
+        self.vcpus.drain(..).map(VcpuThread::stop).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            self.shut_down();
+        }
+    }
+}
+
+/// Standard input, for as long as it is open.
+fn keyboard(core: &Core) -> Source {
+    let (console, stop) = (core.com1.clone(), StopHandle::new(core.sender.clone()));
+    let mut typed = TypedInput::default();
+    let call = move || match typed.read() {
+        Typed::Bytes(bytes) => {
+            console.send(&bytes);
+            Interest::Keep
+        }
+        Typed::Leave => {
+            stop.stop();
+            Interest::Keep
+        }
+        Typed::End => Interest::Drop,
+    };
+    Source::Other {
+        fd: libc::STDIN_FILENO,
+        call: Box::new(call),
+    }
+}

@@ -1,0 +1,223 @@
+//! A serial port: vm-superio's 16550 with an unbounded queue towards the guest.
+//!
+//! Promises: [`Uart::send`] never blocks and never loses a byte, however slowly the guest reads, as long as the
+//! machine is not reset. Bytes wait in the host until the guest's driver has enabled the receive interrupt: a
+//! driver that opens a port throws away what is in the FIFO.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vm_superio::Serial;
+use vm_superio::serial::NoEvents;
+
+use crate::bus::{BusDevice, Flow};
+use crate::irq::IrqLine;
+
+/// Interrupt enable register; bit 0 is "received data available".
+const IER: u8 = 1;
+const IER_RECEIVED: u8 = 1;
+/// Line control register; bit 7 hides the IER behind the divisor latch.
+const LCR: u8 = 3;
+const LCR_DIVISOR: u8 = 1 << 7;
+
+/// Takes what the guest writes.
+pub trait Output: Send {
+    /// Some bytes, in order; today one at a time.
+    fn write(&mut self, bytes: &[u8]);
+    /// The machine is reset: whatever was half done is over.
+    fn reset(&mut self) {}
+}
+
+/// An output shared by the port and those who look at it.
+pub type SharedOutput = Arc<Mutex<dyn Output>>;
+
+struct OutputWriter(SharedOutput);
+
+impl Write for OutputWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Inner {
+    serial: Serial<IrqLine, NoEvents, OutputWriter>,
+    to_guest: VecDeque<u8>,
+}
+
+/// One serial port of eight I/O ports.
+pub struct Uart {
+    name: &'static str,
+    irq: IrqLine,
+    output: SharedOutput,
+    inner: Mutex<Inner>,
+}
+
+impl Uart {
+    /// Number of I/O ports.
+    pub const LEN: u64 = 8;
+
+    /// A port that signals by `irq` and writes to `output`.
+    #[must_use]
+    pub fn new(name: &'static str, irq: IrqLine, output: SharedOutput) -> Self {
+        let serial = Serial::new(irq.clone(), OutputWriter(output.clone()));
+        let inner = Mutex::new(Inner {
+            serial,
+            to_guest: VecDeque::new(),
+        });
+        Self {
+            name,
+            irq,
+            output,
+            inner,
+        }
+    }
+
+    /// The port's interrupt line.
+    #[must_use]
+    pub fn irq(&self) -> &IrqLine {
+        &self.irq
+    }
+
+    /// Queues `bytes` for the guest.
+    pub fn send(&self, bytes: &[u8]) {
+        let mut inner = lock(&self.inner);
+        inner.to_guest.extend(bytes);
+        self.feed(&mut inner);
+    }
+
+    /// Moves what fits into an empty FIFO. Only into an empty one: then one interrupt stands for
+    /// up to 64 bytes.
+    fn feed(&self, inner: &mut Inner) {
+        if inner.to_guest.is_empty() {
+            return;
+        }
+        let state = inner.serial.read(LCR);
+        if state & LCR_DIVISOR != 0 || inner.serial.read(IER) & IER_RECEIVED == 0 {
+            return;
+        }
+        let count = inner.serial.fifo_capacity().min(inner.to_guest.len());
+        let chunk: Vec<u8> = inner.to_guest.iter().take(count).copied().collect();
+        match inner.serial.enqueue_raw_bytes(&chunk) {
+            Ok(taken) => drop(inner.to_guest.drain(..taken)),
+            // A full FIFO is not an error: the guest's next read comes back here.
+            Err(vm_superio::serial::Error::FullFifo) => {}
+            Err(error) => log::error!("{}: cannot signal the guest: {error}", self.name),
+        }
+    }
+}
+
+impl BusDevice for Uart {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut inner = lock(&self.inner);
+        let register = u8::try_from(offset).expect("the bus gave us eight ports");
+        for byte in data {
+            *byte = inner.serial.read(register);
+        }
+        if register == 0 {
+            self.feed(&mut inner);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Flow {
+        let mut inner = lock(&self.inner);
+        let register = u8::try_from(offset).expect("the bus gave us eight ports");
+        for byte in data {
+            if let Err(error) = inner.serial.write(register, *byte) {
+                log::error!("{}: cannot signal the guest: {error}", self.name);
+            }
+        }
+        if register != 0 {
+            self.feed(&mut inner);
+        }
+        Flow::Continue
+    }
+
+    fn reset(&self) {
+        let mut inner = lock(&self.inner);
+        inner.to_guest.clear();
+        inner.serial = Serial::new(self.irq.clone(), OutputWriter(self.output.clone()));
+        lock(&self.output).reset();
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while locked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<u8>);
+
+    impl Output for Seen {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+    }
+
+    fn uart() -> (Uart, Arc<Mutex<Seen>>) {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        (
+            Uart::new("com2", IrqLine::new(3).unwrap(), seen.clone()),
+            seen,
+        )
+    }
+
+    /// Reads like Linux' interrupt handler: while the line status says "data ready".
+    fn drain(uart: &Uart) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        loop {
+            uart.read(5, &mut byte);
+            if byte[0] & 1 == 0 {
+                return bytes;
+            }
+            uart.read(0, &mut byte);
+            bytes.extend(byte);
+        }
+    }
+
+    #[test]
+    fn what_the_guest_writes_reaches_the_output() {
+        let (uart, seen) = uart();
+        uart.write(0, b"a");
+        uart.write(0, b"bc");
+        assert_eq!(seen.lock().unwrap().0, b"abc");
+    }
+
+    #[test]
+    fn bytes_wait_until_the_driver_has_enabled_the_interrupt() {
+        let (uart, _) = uart();
+        uart.send(b"early");
+        assert_eq!(drain(&uart), b"");
+        uart.write(1, &[IER_RECEIVED]);
+        assert_eq!(uart.irq().event().read().unwrap(), 1);
+        assert_eq!(drain(&uart), b"early");
+    }
+
+    #[test]
+    fn more_than_a_fifo_arrives_whole_and_in_order() {
+        let (uart, _) = uart();
+        uart.write(1, &[IER_RECEIVED]);
+        let message: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        uart.send(&message);
+        assert_eq!(drain(&uart), message);
+    }
+
+    #[test]
+    fn a_reset_forgets_what_was_on_its_way() {
+        let (uart, _) = uart();
+        uart.send(b"old");
+        uart.reset();
+        uart.write(1, &[IER_RECEIVED]);
+        assert_eq!(drain(&uart), b"");
+    }
+}

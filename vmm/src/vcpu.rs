@@ -1,0 +1,218 @@
+//! One thread per vCPU: runs the guest, hands its port and memory accesses to the buses, reports what ends the run.
+//!
+//! Promises: a vCPU whose write asked for power-off or reset never runs another instruction; [`VcpuThread::stop`]
+//! ends the thread also when the guest spins or sleeps in `hlt`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::bus::{Bus, Flow};
+use crate::machine::MachineError;
+use crate::machine::event::MachineEvent;
+
+/// How often a thread that did not notice its stop flag is woken again. A signal that comes between the look at the flag
+/// and KVM_RUN is lost, so one is not enough.
+const KICK_AGAIN: Duration = Duration::from_millis(2);
+/// A vCPU that has not stopped after this is stuck in a device.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The buses of a machine.
+#[derive(Default)]
+pub(crate) struct Buses {
+    pub(crate) ports: Bus,
+    pub(crate) mmio: Bus,
+}
+
+/// Where a vCPU was when it stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VcpuReport {
+    /// Which vCPU.
+    pub index: u8,
+    /// Its instruction pointer; 0 where KVM would not say.
+    pub rip: u64,
+    /// Whether it slept in `hlt` or waited for its start-up interrupt.
+    pub halted: bool,
+}
+
+/// A running vCPU.
+pub(crate) struct VcpuThread {
+    index: u8,
+    stop: Arc<AtomicBool>,
+    done: Receiver<VcpuReport>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VcpuThread {
+    /// Starts running `fd`.
+    pub(crate) fn spawn(
+        index: u8,
+        fd: VcpuFd,
+        buses: Arc<Buses>,
+        events: Sender<MachineEvent>,
+    ) -> Result<Self, MachineError> {
+        extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        // The handler does nothing: that the signal interrupts KVM_RUN is all that is wanted.
+        register_signal_handler(SIGRTMIN(), ignore).map_err(|error| MachineError::Host {
+            attempt: "install a signal handler",
+            source: error.into(),
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (report, done) = channel();
+        let mut vcpu = Vcpu {
+            index,
+            fd,
+            buses,
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || {
+                if let Some(event) = vcpu.run() {
+                    // Closed channels mean that nobody is interested any more.
+                    let _ = events.send(event);
+                }
+                let _ = report.send(vcpu.report());
+            })
+            .map_err(MachineError::host("start a vCPU thread"))?;
+        Ok(Self {
+            index,
+            stop,
+            done,
+            thread: Some(thread),
+        })
+    }
+
+    /// Asks the thread to stop, without waiting.
+    pub(crate) fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.kick();
+    }
+
+    /// Stops the vCPU and waits for its thread.
+    pub(crate) fn stop(mut self) -> VcpuReport {
+        self.stop_and_join()
+    }
+
+    fn kick(&self) {
+        if let Some(thread) = &self.thread {
+            // ESRCH only: the thread has ended by itself.
+            let _ = thread.kill(SIGRTMIN());
+        }
+    }
+
+    fn stop_and_join(&mut self) -> VcpuReport {
+        let nothing = VcpuReport {
+            index: self.index,
+            ..Default::default()
+        };
+        let begin = Instant::now();
+        self.stop.store(true, Ordering::Release);
+        let report = loop {
+            self.kick();
+            match self.done.recv_timeout(KICK_AGAIN) {
+                Ok(report) => break report,
+                Err(RecvTimeoutError::Disconnected) => break nothing,
+                Err(RecvTimeoutError::Timeout) if begin.elapsed() > STOP_LIMIT => {
+                    log::error!(
+                        "vcpu{}: did not stop within {STOP_LIMIT:?}: a device call does not return",
+                        self.index
+                    );
+                    // The thread owns what it uses; it is left behind rather than waited for without end.
+                    self.thread = None;
+                    return nothing;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        };
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("vcpu{}: its thread panicked", self.index);
+        }
+        report
+    }
+}
+
+impl Drop for VcpuThread {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop_and_join();
+        }
+    }
+}
+
+struct Vcpu {
+    index: u8,
+    fd: VcpuFd,
+    buses: Arc<Buses>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Vcpu {
+    /// Runs until told to stop (`None`) or until something ends the run.
+    fn run(&mut self) -> Option<MachineEvent> {
+        while !self.stop.load(Ordering::Acquire) {
+            let flow = match self.fd.run() {
+                Ok(VcpuExit::IoOut(port, data)) => self.buses.ports.write(u64::from(port), data),
+                Ok(VcpuExit::IoIn(port, data)) => {
+                    self.buses.ports.read(u64::from(port), data);
+                    Flow::Continue
+                }
+                Ok(VcpuExit::MmioRead(address, data)) => {
+                    self.buses.mmio.read(address, data);
+                    Flow::Continue
+                }
+                Ok(VcpuExit::MmioWrite(address, data)) => self.buses.mmio.write(address, data),
+                Ok(VcpuExit::Intr) => Flow::Continue,
+                Ok(VcpuExit::Shutdown) => {
+                    return Some(MachineEvent::TripleFault { vcpu: self.index });
+                }
+                Ok(other) => {
+                    let reason = format!("{other:?}");
+                    return Some(self.failed(reason));
+                }
+                // EAGAIN: a vCPU that waits for its start-up interrupt was woken.
+                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Flow::Continue,
+                Err(error) => return Some(self.failed(error.to_string())),
+            };
+            if flow != Flow::Continue {
+                return Some(MachineEvent::Asked {
+                    vcpu: self.index,
+                    flow,
+                });
+            }
+        }
+        None
+    }
+
+    fn failed(&mut self, what: String) -> MachineEvent {
+        let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
+        let run = self.fd.get_kvm_run();
+        let reason = format!(
+            "KVM stopped the vCPU with {what} (exit reason {}) at rip {rip:#x}",
+            run.exit_reason
+        );
+        MachineEvent::VcpuFailed {
+            vcpu: self.index,
+            reason,
+        }
+    }
+
+    fn report(&self) -> VcpuReport {
+        let halted = self
+            .fd
+            .get_mp_state()
+            .is_ok_and(|state| state.mp_state != kvm_bindings::KVM_MP_STATE_RUNNABLE);
+        VcpuReport {
+            index: self.index,
+            rip: self.fd.get_regs().map_or(0, |regs| regs.rip),
+            halted,
+        }
+    }
+}
