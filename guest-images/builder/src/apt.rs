@@ -42,85 +42,100 @@ impl PackageId {
     }
 }
 
-/// The newest cloud kernel for amd64 that satisfies `wish`, if apt's lists have one.
-pub(crate) fn find(wish: &str) -> Result<Option<PackageId>, Error> {
-    let names = kernel_names()?;
-    let wanted: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| upstream_of(name).is_some_and(|v| matches_wish(v, wish)))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(None);
+/// An archive of packages. There is one, apt's; tests have their own.
+pub(crate) trait Archive {
+    /// The newest cloud kernel for amd64 that satisfies `wish`, if the archive's lists have one.
+    fn find(&self, wish: &str) -> Result<Option<PackageId>, Error>;
+    /// The versions that the lists have, newest first, for a message.
+    fn known_versions(&self) -> Vec<String>;
+    /// Changes whenever the lists do; nothing if there are no lists.
+    fn lists_stamp(&self) -> Option<i64>;
+    /// Whether this process may refresh the lists.
+    fn may_update(&self) -> bool;
+    /// Refreshes the lists.
+    fn update(&self) -> Result<(), Error>;
+    /// Fetches `package` into the empty directory `dir` and says where it is.
+    fn download(&self, package: &PackageId, dir: &Path) -> Result<PathBuf, Error>;
+}
+
+/// The archive of this host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Apt;
+
+impl Archive for Apt {
+    fn find(&self, wish: &str) -> Result<Option<PackageId>, Error> {
+        let names = kernel_names()?;
+        let satisfies =
+            |name: &&str| upstream_of(name).is_some_and(|version| matches_wish(version, wish));
+        let wanted: Vec<&str> = names.iter().map(String::as_str).filter(satisfies).collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let mut args = vec!["show", "--no-all-versions"];
+        args.extend(&wanted);
+        // Fails if none of the names is more than a mention in some other package's dependencies.
+        let records = command::output(60, None, "apt-cache", &args).unwrap_or_default();
+        Ok(records
+            .split("\n\n")
+            .filter_map(parse_record)
+            .max_by(PackageId::by_age))
     }
-    let mut args = vec!["show", "--no-all-versions"];
-    args.extend(&wanted);
-    // Fails if none of the names is more than a mention in some other package's dependencies.
-    let records = command::output(60, None, "apt-cache", &args).unwrap_or_default();
-    Ok(records
-        .split("\n\n")
-        .filter_map(parse_record)
-        .max_by(PackageId::by_age))
-}
 
-/// The series and versions that apt knows, for a message.
-pub(crate) fn known_versions() -> Vec<String> {
-    let mut versions: Vec<_> = kernel_names()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|name| upstream_of(name))
-        .map(str::to_owned)
-        .collect();
-    versions.sort_by(|a, b| natural(b, a));
-    versions
-}
+    fn known_versions(&self) -> Vec<String> {
+        let names = kernel_names().unwrap_or_default();
+        let mut versions: Vec<_> = names
+            .iter()
+            .filter_map(|name| upstream_of(name))
+            .map(str::to_owned)
+            .collect();
+        versions.sort_by(|a, b| natural(b, a));
+        versions
+    }
 
-/// Changes with every `apt-get update` that brought something.
-pub(crate) fn lists_stamp() -> Option<i64> {
-    let metadata = fs::metadata(LISTS).ok()?;
-    Some(
-        metadata
-            .mtime()
-            .saturating_mul(1_000_000_000)
-            .saturating_add(metadata.mtime_nsec()),
-    )
-}
+    fn lists_stamp(&self) -> Option<i64> {
+        let metadata = fs::metadata(LISTS).ok()?;
+        Some(
+            metadata
+                .mtime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.mtime_nsec()),
+        )
+    }
 
-/// Whether this process may refresh apt's lists.
-pub(crate) fn may_update() -> bool {
-    rustix::process::geteuid().is_root()
-}
+    fn may_update(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
 
-/// Refreshes apt's lists.
-pub(crate) fn update() -> Result<(), Error> {
-    command::output(300, None, "apt-get", &["-q", "update"]).map(drop)
-}
+    fn update(&self) -> Result<(), Error> {
+        command::output(300, None, "apt-get", &["-q", "update"]).map(drop)
+    }
 
-/// Fetches `package` into the empty directory `dir` and says where it is.
-pub(crate) fn download(package: &PackageId, dir: &Path) -> Result<PathBuf, Error> {
-    let exact = format!("{}={}", package.name, package.version);
-    // As root apt would drop to a user who cannot write here, and warn about it.
-    let args = [
-        "-q",
-        "-o",
-        "APT::Sandbox::User=root",
-        "-o",
-        "Acquire::Retries=3",
-        "download",
-        &exact,
-    ];
-    command::output(900, Some(dir), "apt-get", &args)?;
-    let mut found = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    found
-        .find(|path| path.extension().is_some_and(|ending| ending == "deb"))
-        .ok_or_else(|| Error::Command {
-            command: format!("apt-get download {exact}"),
-            reason: "it left no file".to_owned(),
-        })
+    fn download(&self, package: &PackageId, dir: &Path) -> Result<PathBuf, Error> {
+        let exact = format!("{}={}", package.name, package.version);
+        // As root apt would drop to a user who cannot write here, and warn about it.
+        let sandbox = "APT::Sandbox::User=root";
+        let args = [
+            "-q",
+            "-o",
+            sandbox,
+            "-o",
+            "Acquire::Retries=3",
+            "download",
+            &exact,
+        ];
+        command::output(900, Some(dir), "apt-get", &args)?;
+        let mut found = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        found
+            .find(|path| path.extension().is_some_and(|ending| ending == "deb"))
+            .ok_or_else(|| Error::Command {
+                command: format!("apt-get download {exact}"),
+                reason: "it left no file".to_owned(),
+            })
+    }
 }
 
 fn kernel_names() -> Result<Vec<String>, Error> {

@@ -85,6 +85,15 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
+    /// Modules were given for a kernel that brings its own.
+    #[error("`{0}` has its own modules: --modules is for a kernel given by its path")]
+    ModulesNotWanted(String),
+    /// An entry of the cache has no usable manifest.
+    #[error("{} has no usable manifest: run `pincushion image remove` for it", path.display())]
+    NoManifest {
+        /// The entry's directory.
+        path: PathBuf,
+    },
     /// Another process kept the lock for too long.
     #[error("waited {seconds} s for another process that prepares the same files; if none runs, remove {}", path.display())]
     Locked {

@@ -29,14 +29,18 @@ mod deb;
 mod digest;
 mod entry;
 mod error;
+mod fetch;
 mod host_program;
 mod image;
 mod initramfs;
+mod inventory;
 mod lock;
 mod modules;
 mod progress;
 mod spec;
 mod store;
+#[cfg(test)]
+mod store_tests;
 #[cfg(test)]
 mod test_support;
 mod unpack;
@@ -48,10 +52,11 @@ pub use entry::{Kernel, KernelRecord};
 pub use error::Error;
 pub use host_program::host_program;
 pub use image::{ExtraFile, FileDigest, Image, ImageSpec, Manifest};
+pub use inventory::{Content, Damage, Entry};
 pub use modules::{Module, ModuleError, ModuleTree};
 pub use progress::{Progress, Silent};
 pub use spec::KernelSpec;
-pub use store::{Listing, Store};
+pub use store::Store;
 
 /// The version of what this builder writes; a change makes every cached image be built anew.
 pub const FORMAT: u32 = 1;
