@@ -7,6 +7,7 @@ use std::time::Duration;
 use pincushion_abi::nested::WireError;
 
 use super::qemu::INSTALL_LINE;
+use crate::exit_code;
 
 /// Trouble with a nested machine, or on the way to one. A command that fails in there is no error: see [`super::Ended`].
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,12 @@ pub enum NestedError {
         /// Why not.
         source: io::Error,
     },
+    /// The machine's kernel or initramfs could not be made.
+    #[error("cannot make the image of the nested machine")]
+    Image(#[from] pincushion_image::Error),
+    /// Our agent is not where it should be.
+    #[error("{0} is missing: build it with `cargo build -p pincushion-agent`")]
+    NoAgent(PathBuf),
     /// The host refused something small: a thread, a socket, a clock.
     #[error("cannot {action}")]
     Host {
@@ -118,6 +125,32 @@ pub enum NestedError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl NestedError {
+    /// The exit code of a program that ends by this: was something missing, or did it fail on the way?
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::QemuMissing
+            | Self::InstallQemu { .. }
+            | Self::Start { .. }
+            | Self::QemuDied { .. }
+            | Self::BootLimit { .. }
+            | Self::Version { .. }
+            | Self::Clock(_)
+            | Self::Refused(_)
+            | Self::HostFile { .. }
+            | Self::Image(_)
+            | Self::NoAgent(_) => exit_code::SETUP_ERROR,
+            Self::NoKvm(_) => exit_code::NO_USABLE_KVM,
+            Self::Gone { .. }
+            | Self::NotAnswering { .. }
+            | Self::Wire(_)
+            | Self::Output { .. }
+            | Self::Host { .. } => exit_code::FAILED,
+        }
+    }
 }
 
 /// The last words of QEMU and of the machine, if there were any.

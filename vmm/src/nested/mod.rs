@@ -20,16 +20,23 @@
 //! cargo run -p pincushion-vmm --example nested -- --kernel vmlinux --initrd l1.cpio --put ./prog:/bin/prog -- /bin/prog
 //! ```
 
+mod args;
+mod command;
 mod error;
+mod image;
 mod machine;
 mod process;
 mod qemu;
 mod session;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod transfer;
 mod tsc;
 
+pub use args::NestedArgs;
+pub use command::{command, install_programs};
 pub use error::NestedError;
+pub use image::{boot_files, find_agent};
 pub use machine::{Command, Ended, NestedConfig, NestedMachine, Signaller};
 pub use qemu::{ensure_qemu, find_qemu};

@@ -30,7 +30,8 @@ const MOUNTS: [(&str, &str, Option<&std::ffi::CStr>); 7] = [
 ];
 
 const CGROUPS: &str = "/sys/fs/cgroup";
-const MODULES: &str = "/lib/modules";
+/// Where the builder of images puts modules, named so that their order by name is the order in which to load them.
+const MODULES: &str = "/modules";
 const PORTS: &str = "/sys/class/virtio-ports";
 
 /// How long the host's port may take to appear. The kernel finds it in milliseconds; on a busy host in some seconds.
