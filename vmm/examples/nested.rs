@@ -1,24 +1,21 @@
-//! Runs one command in a nested machine that is made of a kernel and an initramfs.
+//! Runs one command in a nested machine, by the library.
 //!
 //! ```text
-//! cargo run -p pincushion-vmm --example nested -- --kernel vmlinux --initrd l1.cpio \
+//! cargo build -p pincushion-agent
+//! cargo run -p pincushion-vmm --example nested -- \
 //!     --put target/x86_64-unknown-linux-gnu/debug/pincushion:/bin/pincushion -- /bin/pincushion doctor
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
-use pincushion_vmm::nested::{Command, Ended, NestedConfig, NestedMachine, ensure_qemu};
+use pincushion_vmm::nested::{
+    Command, Ended, NestedConfig, NestedMachine, boot_files, ensure_qemu, find_agent,
+};
 
 #[derive(Parser)]
 struct Args {
-    /// ELF vmlinux of the nested machine
-    #[arg(long)]
-    kernel: PathBuf,
-    /// Initramfs with pincushion-nested-agent as /init and the modules of KVM
-    #[arg(long)]
-    initrd: PathBuf,
     /// Copy a file in first: SRC or SRC:DST
     #[arg(long)]
     put: Vec<String>,
@@ -41,7 +38,8 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let progress = |line: &str| eprintln!("nested: {line}");
     ensure_qemu(&progress)?;
-    let mut config = NestedConfig::new(args.kernel, args.initrd);
+    let (kernel, initrd) = boot_files(&find_agent()?, &progress)?;
+    let mut config = NestedConfig::new(kernel, initrd);
     config.vcpus = args.cpus;
     let machine = NestedMachine::boot(&config, &progress)?;
     for put in &args.put {

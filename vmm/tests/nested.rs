@@ -1,13 +1,17 @@
 //! A real nested machine: booted once, used by every test here, gone with this process.
 //!
-//! Ignored by default, since it emulates a whole machine. To run it, name the machine's kernel and initramfs:
+//! Ignored by default, since it emulates a whole machine and fetches a kernel. To run it:
 //!
 //! ```text
-//! PINCUSHION_NESTED_KERNEL=vmlinux PINCUSHION_NESTED_INITRD=l1.cpio \
-//!     cargo test -p pincushion-vmm --test nested -- --ignored --skip inside
+//! cargo build -p pincushion-agent && cargo test -p pincushion-vmm --test nested -- --ignored --skip inside
 //! ```
 //!
 //! The program that runs in there is this very file: [`inside`], chosen by an environment variable.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; clippy knows only those in test functions"
+)]
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +21,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pincushion_vmm::nested::{Command, Ended, NestedConfig, NestedMachine};
+use pincushion_vmm::nested::{
+    Command, Ended, NestedConfig, NestedMachine, boot_files, ensure_qemu, find_agent,
+};
 
 const PROGRAM: &str = "/bin/inside";
 const WHAT: &str = "PINCUSHION_INSIDE";
@@ -62,16 +68,11 @@ fn inside() {
 fn machine() -> &'static NestedMachine {
     static MACHINE: OnceLock<NestedMachine> = OnceLock::new();
     MACHINE.get_or_init(|| {
-        let path = |name| {
-            std::env::var_os(name)
-                .unwrap_or_else(|| panic!("set {name}"))
-                .into()
-        };
-        let config = NestedConfig::new(
-            path("PINCUSHION_NESTED_KERNEL"),
-            path("PINCUSHION_NESTED_INITRD"),
-        );
-        let machine = NestedMachine::boot(&config, &|line| eprintln!("{line}")).unwrap();
+        let progress = |line: &str| eprintln!("{line}");
+        ensure_qemu(&progress).unwrap();
+        let (kernel, initrd) = boot_files(&find_agent().unwrap(), &progress).unwrap();
+        let config = NestedConfig::new(kernel, initrd);
+        let machine = NestedMachine::boot(&config, &progress).unwrap();
         let this = std::env::current_exe().unwrap();
         machine
             .put_if_changed(&this, Path::new(PROGRAM), 0o755)

@@ -14,11 +14,19 @@
 //! wait has a limit on the host's clock and says what it waited for; QEMU never outlives the [`NestedMachine`], nor
 //! this process. Not promised: speed (7 times slower than the host, 25,000 VM exits a second), or true time in there.
 //!
-//! By hand, with a kernel and an initramfs:
+//! By hand: `pincushion nested -- doctor`, or any static program, by the library's example:
 //!
 //! ```text
-//! cargo run -p pincushion-vmm --example nested -- --kernel vmlinux --initrd l1.cpio --put ./prog:/bin/prog -- /bin/prog
+//! cargo build -p pincushion-agent
+//! cargo run -p pincushion-vmm --example nested -- --put ./prog:/bin/prog -- /bin/prog
 //! ```
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | args.rs, command.rs, signals.rs | the command `pincushion nested` |
+//! | machine.rs | [`NestedMachine`]: boot, run, put, get |
+//! | session.rs, transfer.rs | the conversation with the agent; files |
+//! | qemu.rs, process.rs, tsc.rs, image.rs | QEMU's command line and process, the clock, what it boots |
 
 mod args;
 mod command;
