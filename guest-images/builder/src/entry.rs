@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -175,8 +176,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, E
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(value).expect("manifests have string keys only");
     text.push(b'\n');
-    // Each process has its own temporary name: without a lock the last rename wins, and both wrote the same.
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    // Each write has its own temporary name: without a lock the last rename wins, and all of them are whole.
+    let unique = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("{}-{unique}.tmp", std::process::id()));
     fs::write(&temporary, text).during("write", &temporary)?;
     fs::rename(&temporary, path).during("rename", &temporary)
 }

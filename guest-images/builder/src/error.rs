@@ -59,6 +59,24 @@ pub enum Error {
         /// Its exit code and last words.
         reason: String,
     },
+    /// The init program needs a loader that the image has not, so the guest would panic.
+    #[error("{} is no static program: it needs {loader}; build it with `-C target-feature=+crt-static`, or add its libraries", path.display())]
+    InitNotStatic {
+        /// The program.
+        path: PathBuf,
+        /// What it needs first.
+        loader: String,
+    },
+    /// A package is known and cannot be fetched.
+    #[error("cannot fetch {package}: {reason}; {way_out}")]
+    Fetch {
+        /// Name of the package.
+        package: String,
+        /// What apt said.
+        reason: String,
+        /// What to do.
+        way_out: &'static str,
+    },
     /// A download has another digest than apt's record says.
     #[error(
         "{package} has the digest {got}, but apt's record says {expected}: remove it from any proxy's cache and try again"

@@ -23,6 +23,12 @@ struct Resolved {
     lists_stamp: Option<i64>,
 }
 
+/// A package that apt could not bring, and what it said.
+struct Unfetched {
+    package: PackageId,
+    reason: String,
+}
+
 impl Store {
     /// The kernel that `spec` names, fetched and unpacked if it is not in the cache yet.
     ///
@@ -83,7 +89,13 @@ impl Store {
             );
         }
         let package = self.resolve(archive, wish, progress)?;
-        let kernel = self.debian_package(archive, wish, &package, progress)?;
+        let kernel = match self.debian_package(archive, wish, &package, progress) {
+            Err(Error::Command { reason, .. }) => {
+                let failed = Unfetched { package, reason };
+                return self.after_failed_fetch(archive, wish, failed, progress);
+            }
+            done => done?,
+        };
         fs::create_dir_all(self.root().join("resolved")).during("create", &memo)?;
         // Asked anew: an `apt-get update` on the way has changed it.
         write_json(
@@ -110,11 +122,7 @@ impl Store {
         if let Some(package) = found {
             return Ok(package);
         }
-        let cached = self
-            .cached_packages()?
-            .into_iter()
-            .filter(|package| package.satisfies(wish));
-        if let Some(package) = cached.max_by(PackageId::by_age) {
+        if let Some(package) = self.newest_in_cache(wish)? {
             progress.step(
                 "using",
                 &format!("{} from the cache, since apt knows no newer", package.name),
@@ -143,6 +151,48 @@ impl Store {
             wish: wish.to_owned(),
             known,
             way_out: way_out.to_owned(),
+        })
+    }
+
+    /// What can still be done when apt knows a package and cannot bring it: its lists may be old and the package gone
+    /// from the archive, or there is no network and the cache has an older one.
+    fn after_failed_fetch(
+        &self,
+        archive: &dyn Archive,
+        wish: &str,
+        failed: Unfetched,
+        progress: &mut dyn Progress,
+    ) -> Result<Kernel, Error> {
+        if archive.may_update() {
+            progress.step(
+                "updating",
+                "apt's package lists, since the package cannot be fetched",
+            );
+            // Without a network this fails like the fetch did; the first failure is the one to tell.
+            if archive.update().is_ok()
+                && let Some(newer) = archive.find(wish)?
+                && newer != failed.package
+            {
+                return self.debian_package(archive, wish, &newer, progress);
+            }
+        }
+        if let Some(older) = self.newest_in_cache(wish)? {
+            let note = format!(
+                "{} from the cache, since {} cannot be fetched",
+                older.name, failed.package.name
+            );
+            progress.step("using", &note);
+            return self.debian_package(archive, wish, &older, progress);
+        }
+        let way_out = if archive.may_update() {
+            "check the network and /etc/apt/sources.list"
+        } else {
+            "check the network; if the archive has dropped this version, run `sudo apt-get update`"
+        };
+        Err(Error::Fetch {
+            package: failed.package.name,
+            reason: failed.reason,
+            way_out,
         })
     }
 
@@ -206,6 +256,13 @@ impl Store {
             make(temporary, progress).map(drop)
         })?;
         read_json(&manifest)?.ok_or_else(|| Error::NoEntry(dir.display().to_string()))
+    }
+
+    fn newest_in_cache(&self, wish: &str) -> Result<Option<PackageId>, Error> {
+        let packages = self.cached_packages()?.into_iter();
+        Ok(packages
+            .filter(|package| package.satisfies(wish))
+            .max_by(PackageId::by_age))
     }
 
     fn cached_packages(&self) -> Result<Vec<PackageId>, Error> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::command;
-use crate::error::Error;
+use crate::error::{Error, IoContext as _};
 use crate::image::ExtraFile;
 
 /// The file of the program `name` (a bare name, or a path), and those of its libraries and its loader, at the paths that they have here.
@@ -60,7 +60,9 @@ fn find(name: &str) -> Option<PathBuf> {
 
 /// What `ldd` says that `program` loads; nothing for a static program.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
-    if is_static(program) {
+    let bytes = fs::read(program).during("read", program)?;
+    // `ldd` fails on what needs no library.
+    if loader(&bytes).is_none() {
         return Ok(Vec::new());
     }
     let path = program.display().to_string();
@@ -71,25 +73,16 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
     })
 }
 
-/// Whether `program` has no loader (PT_INTERP), or is no ELF file at all: `ldd` fails on both.
-fn is_static(program: &Path) -> bool {
+/// The loader that the ELF file `bytes` asks for (PT_INTERP); nothing for a static program or a file of another kind.
+pub(crate) fn loader(bytes: &[u8]) -> Option<String> {
     use object::read::elf::{FileHeader as _, ProgramHeader as _};
-    let Ok(bytes) = fs::read(program) else {
-        return false;
-    };
-    let Ok(header) = object::elf::FileHeader64::<object::Endianness>::parse(bytes.as_slice())
-    else {
-        return true;
-    };
-    let Ok(endian) = header.endian() else {
-        return true;
-    };
-    let segments = header
-        .program_headers(endian, bytes.as_slice())
-        .unwrap_or_default();
-    !segments
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(bytes).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, bytes).ok()?;
+    let path = segments
         .iter()
-        .any(|segment| segment.p_type(endian) == object::elf::PT_INTERP)
+        .find_map(|segment| segment.interpreter(endian, bytes).ok().flatten())?;
+    Some(String::from_utf8_lossy(path).into_owned())
 }
 
 /// Lines are `NAME => PATH (ADDRESS)`, `PATH (ADDRESS)` for the loader, or `NAME (ADDRESS)` for the vDSO. A missing
@@ -132,6 +125,17 @@ mod tests {
             parse_ldd("\tlibgone.so.1 => not found\n"),
             Err("libgone.so.1".to_owned())
         );
+    }
+
+    #[test]
+    fn a_static_program_has_no_loader_and_other_files_have_none_either() {
+        assert_eq!(loader(b"#!/bin/sh"), None);
+        assert_eq!(loader(&crate::test_support::elf_of_len(200)), None);
+        // This test itself is static, as every binary of this workspace.
+        let own = fs::read(env::current_exe().unwrap()).unwrap();
+        assert_eq!(loader(&own), None);
+        let with_loader = crate::test_support::elf_with_loader("/lib64/ld.so");
+        assert_eq!(loader(&with_loader).as_deref(), Some("/lib64/ld.so"));
     }
 
     #[test]

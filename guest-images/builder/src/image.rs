@@ -15,7 +15,7 @@ use crate::apt::PackageId;
 use crate::digest::{FileRecord, sha256};
 use crate::entry::{Kernel, MANIFEST, read_json, write_json, write_recorded};
 use crate::error::{Error, IoContext as _};
-use crate::host_program::host_program;
+use crate::host_program::{host_program, loader};
 use crate::initramfs::{Initramfs, normal_path};
 use crate::modules::Module;
 use crate::progress::Silent;
@@ -188,6 +188,14 @@ impl Contents {
                     reason: "it is given twice",
                 });
             }
+        }
+        if let Some(loader) = loader(&init)
+            && !files.contains_key(&loader)
+        {
+            return Err(Error::InitNotStatic {
+                path: spec.init.to_owned(),
+                loader,
+            });
         }
         Ok(Self {
             init_sha256: sha256(&init),

@@ -203,11 +203,10 @@ impl ModuleTree {
 
     fn unknown(&self, name: &str, needed_by: Option<&String>) -> ModuleError {
         let known = self.files.keys().chain(&self.builtin);
-        let similar: Vec<_> = known
-            .filter(|known| known.contains(name) || name.contains(*known))
-            .take(5)
-            .cloned()
-            .collect();
+        // Short names are part of too many others.
+        let is_part = |short: &str, long: &str| short.len() > 3 && long.contains(short);
+        let is_similar = |known: &&String| is_part(known, name) || is_part(name, known);
+        let similar: Vec<_> = known.filter(is_similar).take(5).cloned().collect();
         ModuleError::Unknown {
             name: name.to_owned(),
             needed_by: needed_by

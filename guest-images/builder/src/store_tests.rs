@@ -11,12 +11,13 @@ use crate::error::Error;
 use crate::image::{ExtraFile, ImageSpec};
 use crate::progress::Silent;
 use crate::store::Store;
-use crate::test_support::{bootable_bzimage, deb, module, xz};
+use crate::test_support::{bootable_bzimage, deb, elf_with_loader, module, xz};
 
 /// An archive with one package, which counts what it is asked.
 struct FakeArchive {
     package: Option<PackageId>,
     deb: Vec<u8>,
+    reachable: bool,
     asked: Cell<u32>,
     downloads: Cell<u32>,
 }
@@ -50,6 +51,7 @@ impl FakeArchive {
         Self {
             package,
             deb,
+            reachable: true,
             asked: Cell::new(0),
             downloads: Cell::new(0),
         }
@@ -85,6 +87,12 @@ impl Archive for FakeArchive {
     }
     fn download(&self, _package: &PackageId, dir: &Path) -> Result<PathBuf, Error> {
         self.downloads.set(self.downloads.get() + 1);
+        if !self.reachable {
+            return Err(Error::Command {
+                command: "apt-get download".to_owned(),
+                reason: "404".to_owned(),
+            });
+        }
         let path = dir.join("kernel.deb");
         fs::write(&path, &self.deb).unwrap();
         Ok(path)
@@ -129,6 +137,76 @@ fn what_is_in_the_cache_is_used_when_the_archive_knows_nothing() {
         message.contains("apt-get update") && message.contains("apt knows 6.12.1+deb12"),
         "{message}"
     );
+}
+
+#[test]
+fn an_older_kernel_of_the_cache_serves_when_the_newer_cannot_be_fetched() {
+    let (_dir, store) = store();
+    let mut archive = FakeArchive::new();
+    let older = store.debian_kernel(&archive, "6.12", &mut Silent).unwrap();
+    archive.reachable = false;
+    archive.package = Some(PackageId {
+        name: "linux-image-6.12.9+deb12-cloud-amd64".to_owned(),
+        version: "6.12.9-1".to_owned(),
+        sha256: sha256(b"newer"),
+    });
+    // Else the answer of before would still hold.
+    fs::remove_dir_all(store.root().join("resolved")).unwrap();
+    let mut told = Vec::new();
+    let mut progress = |verb: &str, object: &str| told.push(format!("{verb} {object}"));
+    let kernel = store
+        .debian_kernel(&archive, "6.12", &mut progress)
+        .unwrap();
+    assert_eq!(kernel.digest, older.digest);
+    assert!(
+        told.iter()
+            .any(|line| line.contains("6.12.9+deb12-cloud-amd64 cannot be fetched")),
+        "{told:?}"
+    );
+    let error = store
+        .debian_kernel(&archive, "6.12.9", &mut Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("404") && error.contains("check the network"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_init_that_needs_a_loader_is_refused_unless_the_loader_comes_along() {
+    let (dir, store) = store();
+    let kernel = store
+        .debian_kernel(&FakeArchive::new(), "6.12", &mut Silent)
+        .unwrap();
+    let init = dir.path().join("init");
+    fs::write(&init, elf_with_loader("/lib64/ld.so")).unwrap();
+    let error = store
+        .guest_image(
+            &kernel,
+            &ImageSpec {
+                init: &init,
+                modules: &[],
+                files: vec![],
+            },
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("/lib64/ld.so"), "{error}");
+    let files = vec![ExtraFile {
+        source: init.clone(),
+        path: "/lib64/ld.so".to_owned(),
+        mode: 0o755,
+    }];
+    store
+        .guest_image(
+            &kernel,
+            &ImageSpec {
+                init: &init,
+                modules: &[],
+                files,
+            },
+        )
+        .unwrap();
 }
 
 #[test]

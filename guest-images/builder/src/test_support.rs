@@ -4,9 +4,32 @@ use std::io::Write;
 
 /// The shortest thing that passes for a 64-bit x86 ELF file, filled up with a pattern to `len` bytes.
 pub(crate) fn elf_of_len(len: usize) -> Vec<u8> {
-    let mut elf: Vec<u8> = (0..len).map(|n| (n * 7 % 251) as u8).collect();
+    let mut elf: Vec<u8> = (0..len)
+        .map(|n| u8::try_from(n * 7 % 251).unwrap())
+        .collect();
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
     elf[18..20].copy_from_slice(&62u16.to_le_bytes());
+    elf
+}
+
+/// An ELF program that asks for the loader at `path`: a header and one program header, PT_INTERP.
+pub(crate) fn elf_with_loader(path: &str) -> Vec<u8> {
+    const PT_INTERP: u32 = 3;
+    let len = path.len() as u64 + 1;
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]); // ET_EXEC, x86-64, version 1
+    for field in [0u64, 64, 0] {
+        elf.extend_from_slice(&field.to_le_bytes()); // entry, program headers, section headers
+    }
+    elf.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+    elf.extend_from_slice(&PT_INTERP.to_le_bytes());
+    elf.extend_from_slice(&4u32.to_le_bytes());
+    for field in [120u64, 0, 0, len, len, 1] {
+        elf.extend_from_slice(&field.to_le_bytes());
+    }
+    elf.extend_from_slice(path.as_bytes());
+    elf.push(0);
     elf
 }
 
