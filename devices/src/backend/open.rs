@@ -1,0 +1,53 @@
+//! Which backend opens an image.
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::Disk;
+use super::error::OpenError;
+use super::file::FileDisk;
+use super::image::FileOptions;
+use super::uring::UringDisk;
+
+/// How an image is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// io_uring where the host lets us, system calls otherwise.
+    #[default]
+    Auto,
+    /// Positioned system calls.
+    File,
+    /// io_uring, or an error.
+    Uring,
+}
+
+/// Which image to open, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// How it is read and written.
+    pub backend: Backend,
+    /// Which it is.
+    pub file: FileOptions,
+}
+
+/// Opens and locks an image with the backend that was asked for.
+///
+/// # Errors
+/// See [`OpenError`]; a host without io_uring is an error only for [`Backend::Uring`].
+pub fn open_disk(options: &DiskOptions) -> Result<Box<dyn Disk>, OpenError> {
+    match options.backend {
+        Backend::File => Ok(Box::new(FileDisk::open(&options.file)?)),
+        Backend::Uring => Ok(Box::new(UringDisk::open(&options.file)?)),
+        Backend::Auto => match UringDisk::open(&options.file) {
+            Ok(disk) => Ok(Box::new(disk)),
+            Err(OpenError::NoUring { attempt, source }) => {
+                log::info!(
+                    "{:?}: no io_uring on this host (cannot {attempt}: {source}), using system calls",
+                    options.file.path
+                );
+                Ok(Box::new(FileDisk::open(&options.file)?))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
