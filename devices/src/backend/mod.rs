@@ -7,6 +7,8 @@ pub mod disk;
 mod error;
 mod file;
 mod flight;
+#[cfg(test)]
+mod host_trouble;
 mod image;
 mod lock;
 mod open;
