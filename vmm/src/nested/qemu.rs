@@ -79,10 +79,12 @@ fn apt_get(line: &str) -> Result<(), NestedError> {
 ///
 /// * `q35` with `qboot.rom`: SeaBIOS costs seconds. `microvm` never comes up under TCG: it has no timer to calibrate by.
 /// * `-no-reboot` with `panic=-1`: a kernel that panics ends QEMU, which the host sees at once.
+/// * `maxcpus=1`: the agent wakes the other CPUs when the kernel has done with rewriting its own code, which does not always go
+///   well on several emulated CPUs.
 /// * `quiet`: each character on an emulated serial line costs two exits of the emulated CPU.
 pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString> {
     let kernel_words =
-        format!("console=ttyS0 quiet panic=-1 tsc_early_khz={tsc_khz} mitigations=off");
+        format!("console=ttyS0 quiet panic=-1 maxcpus=1 tsc_early_khz={tsc_khz} mitigations=off");
     let text = |word: &str| OsString::from(word);
     let mut line: Vec<OsString> = "-accel tcg,thread=multi -cpu max -M q35 -bios qboot.rom \
          -nodefaults -no-user-config -display none -no-reboot -serial file:/proc/self/fd/1 \

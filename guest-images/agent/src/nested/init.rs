@@ -69,6 +69,8 @@ pub fn serve() -> Result<(), Box<dyn std::error::Error>> {
         "spare the server when memory ends",
         fs::write("/proc/self/oom_score_adj", "-1000"),
     );
+    let kept = super::Kept::make();
+    note(&mut warnings, "wake all CPUs", wake_cpus());
     let port = File::options()
         .read(true)
         .write(true)
@@ -80,7 +82,7 @@ pub fn serve() -> Result<(), Box<dyn std::error::Error>> {
             .release()
             .to_string_lossy()
             .into_owned(),
-        kvm_trouble: super::virtualization_trouble(),
+        kvm_trouble: kept.as_ref().err().cloned(),
         tsc_trouble: super::tsc_trouble(),
         warnings,
     };
@@ -128,6 +130,19 @@ fn note(warnings: &mut Vec<String>, what: &str, result: io::Result<()>) {
     if let Err(why) = result {
         warnings.push(format!("cannot {what}: {why}"));
     }
+}
+
+/// Wakes the CPUs that the kernel was told (`maxcpus=1`) to let sleep. Now, because a booting kernel rewrites its code all the
+/// time, which QEMU's emulation of several CPUs does not always survive (see [`super::Kept`]).
+fn wake_cpus() -> io::Result<()> {
+    for cpu in fs::read_dir("/sys/devices/system/cpu")? {
+        let switch = cpu?.path().join("online");
+        // The first CPU has no switch; the directory has other things than CPUs, and a file of this name.
+        if fs::read_to_string(&switch).is_ok_and(|state| state.trim() == "0") {
+            fs::write(&switch, "1")?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads all modules below `dir`, in the order of their paths; what fails is tried again as long as others

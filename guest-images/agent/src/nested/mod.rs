@@ -17,5 +17,5 @@ mod kvm;
 mod outbox;
 mod server;
 
-pub use kvm::{tsc_trouble, virtualization_trouble};
+pub use kvm::{Kept, tsc_trouble};
 pub use server::{ServeError, serve};
