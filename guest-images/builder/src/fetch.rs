@@ -114,11 +114,11 @@ impl Store {
         wish: &str,
         progress: &mut dyn Progress,
     ) -> Result<PackageId, Error> {
-        // No apt at all is the same as an apt that knows nothing: the cache may still have it.
-        let found = archive.find(wish).unwrap_or_else(|error| {
-            log::debug!("apt cannot be asked: {error}");
-            None
-        });
+        // No apt at all is like an apt that knows nothing: the cache may still have it.
+        let (found, no_apt) = match archive.find(wish) {
+            Ok(found) => (found, None),
+            Err(error) => (None, Some(error)),
+        };
         if let Some(package) = found {
             return Ok(package);
         }
@@ -128,6 +128,15 @@ impl Store {
                 &format!("{} from the cache, since apt knows no newer", package.name),
             );
             return Ok(package);
+        }
+        if let Some(error) = no_apt {
+            let way_out =
+                "name a kernel by its path, or prepare the cache on a Debian host".to_owned();
+            return Err(Error::PackageUnknown {
+                wish: wish.to_owned(),
+                known: error.to_string(),
+                way_out,
+            });
         }
         if archive.may_update() {
             progress.step("updating", "apt's package lists");

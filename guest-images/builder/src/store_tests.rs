@@ -17,6 +17,7 @@ use crate::test_support::{bootable_bzimage, deb, elf_with_loader, module, xz};
 struct FakeArchive {
     package: Option<PackageId>,
     deb: Vec<u8>,
+    installed: bool,
     reachable: bool,
     asked: Cell<u32>,
     downloads: Cell<u32>,
@@ -51,6 +52,7 @@ impl FakeArchive {
         Self {
             package,
             deb,
+            installed: true,
             reachable: true,
             asked: Cell::new(0),
             downloads: Cell::new(0),
@@ -68,6 +70,13 @@ impl FakeArchive {
 impl Archive for FakeArchive {
     fn find(&self, wish: &str) -> Result<Option<PackageId>, Error> {
         self.asked.set(self.asked.get() + 1);
+        if !self.installed {
+            let (command, reason) = (
+                "apt-cache".to_owned(),
+                "apt-cache is not installed".to_owned(),
+            );
+            return Err(Error::Command { command, reason });
+        }
         Ok(self
             .package
             .clone()
@@ -136,6 +145,27 @@ fn what_is_in_the_cache_is_used_when_the_archive_knows_nothing() {
     assert!(
         message.contains("apt-get update") && message.contains("apt knows 6.12.1+deb12"),
         "{message}"
+    );
+}
+
+#[test]
+fn a_host_without_apt_uses_the_cache_and_is_told_what_else_it_can_do() {
+    let (_dir, store) = store();
+    store
+        .debian_kernel(&FakeArchive::new(), "6.12", &mut Silent)
+        .unwrap();
+    let archive = FakeArchive {
+        installed: false,
+        ..FakeArchive::that_knows_nothing()
+    };
+    store.debian_kernel(&archive, "6.12", &mut Silent).unwrap();
+    let error = store
+        .debian_kernel(&archive, "6.1", &mut Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("not installed") && error.contains("by its path"),
+        "{error}"
     );
 }
 
