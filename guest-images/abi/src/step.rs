@@ -45,7 +45,7 @@ pub const MAX_LINE: usize = 16 * 1024;
 /// Largest transfer of a step with an own buffer, in bytes.
 pub const MAX_TRANSFER: u64 = 64 << 20;
 /// Most pages that one report of frames tells.
-pub const MAX_FRAMES: u64 = 1024;
+pub const MAX_FRAMES: usize = 1024;
 /// Most bytes of a text value; a longer text is cut there and `truncated` is set.
 pub const MAX_TEXT: usize = 16 * 1024;
 
@@ -56,7 +56,8 @@ pub const MAX_TEXT: usize = 16 * 1024;
 #[expect(missing_docs, reason = "field names are those of the system calls")]
 pub enum Step {
     /// Loads a module of the image by name (`virtio_blk`) and before it those it depends on; a no-op when it is loaded.
-    /// Values: `loaded` (names that were loaded now, in order).
+    /// Values: `loaded` (names that were loaded now, in order). A compressed module's dependencies are not seen: ENOENT of
+    /// `finit_module` then means that one of them must be loaded first.
     LoadModule { name: String },
     /// `mount(2)`; makes the target. `options` as in fstab: flags (`ro`, `noatime`) and data.
     Mount {

@@ -81,10 +81,16 @@ fn load_file(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// `virtio_blk` of `/modules/kernel/drivers/block/virtio-blk.ko.xz`.
+/// `virtio_blk` of `/modules/kernel/virtio-blk.ko.xz` and of `/modules/07-virtio_blk.ko`, whose
+/// number is the image's load order.
 fn module_name(path: &Path) -> Option<String> {
     let (name, rest) = path.file_name()?.to_str()?.split_once('.')?;
-    (rest == "ko" || rest.starts_with("ko.")).then(|| name.replace('-', "_"))
+    let is_module = rest == "ko" || rest.starts_with("ko.");
+    let name = match name.split_once('-') {
+        Some((order, name)) if order.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => name,
+    };
+    is_module.then(|| name.replace('-', "_"))
 }
 
 /// The names after `depends=` in the module information; none in a compressed module, whose
@@ -132,6 +138,7 @@ mod tests {
             name("/modules/kernel/virtio-blk.ko.xz").as_deref(),
             Some("virtio_blk")
         );
+        assert_eq!(name("/modules/07-nd_pmem.ko").as_deref(), Some("nd_pmem"));
         assert_eq!(name("xfs.ko").as_deref(), Some("xfs"));
         assert_eq!(name("/modules/load"), None);
         assert_eq!(name("README.korean"), None);

@@ -67,7 +67,7 @@ pub fn of_map(
     len: Option<u64>,
 ) -> StepResult {
     let span = agent.span(name, offset, len)?;
-    let count = span.len().div_ceil(PAGE) as u64;
+    let count = span.len().div_ceil(PAGE);
     if count > MAX_FRAMES {
         let text = format!(
             "{count} pages are more than one report tells ({MAX_FRAMES}): give `offset` and `len`"
@@ -209,7 +209,7 @@ mod tests {
     fn a_pagemap_entry_is_taken_apart() {
         let page = Page(1 << 63 | 1 << 55 | 0x1234);
         assert!(page.soft_dirty() && !page.swapped());
-        assert_eq!(page.address(), 0x1234_000);
+        assert_eq!(page.address(), 0x0123_4000);
         let swapped = Page(1 << 62 | 0x1234);
         assert!(swapped.swapped());
         assert_eq!(swapped.address(), 0);

@@ -101,7 +101,7 @@ fn one_thread(
     let mut files: [Option<LoadFile>; FILES] = [const { None }; FILES];
     let mut done = Done::default();
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-        let slot = random.below(FILES as u64) as usize;
+        let slot = random.below(FILES);
         match one_operation(dir, slot, &mut files[slot], &mut random) {
             Ok(checked) => done.bytes_checked += checked,
             Err(Trouble::DiskFull) => {

@@ -13,6 +13,8 @@ use crate::steps::transfer::own_buffer;
 use crate::sys::guard::{self, Stopped};
 use crate::sys::memory::{self, PAGE, Span};
 
+/// What a report of `mmap` tells the frames of.
+const TOLD_BYTES: usize = MAX_FRAMES * PAGE;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// What kind of mapping a step wants.
@@ -70,9 +72,7 @@ pub fn map(agent: &Agent, stamp: &mut Stamp<'_>, name: &str, wanted: &Wanted<'_>
     touched.map_err(|stopped| stopped_fault("populate", stopped))?;
     let mut found = Found::nothing().number("address", span.address() as u64);
     if wanted.populate {
-        let told = span
-            .part(0, span.len().min(MAX_FRAMES as usize * PAGE))
-            .unwrap_or(span);
+        let told = span.part(0, span.len().min(TOLD_BYTES)).unwrap_or(span);
         let frames = frames::pages(told)?
             .iter()
             .map(frames::Page::address)

@@ -85,7 +85,7 @@ fn uevent_socket() -> Result<OwnedFd, Errno> {
     let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
     address.nl_family = libc::AF_NETLINK.cast_unsigned().try_into().unwrap_or(0);
     address.nl_groups = 1;
-    let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).expect("a dozen bytes");
     // SAFETY: the address is ours and as long as we say.
     check("bind", unsafe {
         libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len)

@@ -85,12 +85,11 @@ impl LoadFile {
 
     /// Sets another length.
     pub fn resize(&mut self, random: &mut Random) -> Result<(), Trouble> {
-        let len = random.below(MAX_LEN as u64);
+        let len = random.below(MAX_LEN);
         self.file
-            .set_len(len)
+            .set_len(len as u64)
             .map_err(|error| trouble("ftruncate", &error))?;
-        self.content
-            .resize(usize::try_from(len).expect("below MAX_LEN"), 0);
+        self.content.resize(len, 0);
         Ok(())
     }
 
@@ -221,11 +220,8 @@ impl LoadFile {
 
 /// Offset and length of a part of `len` bytes, which is not 0; the part is not empty.
 fn part(random: &mut Random, len: usize) -> (usize, usize) {
-    let below = |random: &mut Random, end: usize| {
-        usize::try_from(random.below(end as u64)).expect("below a usize")
-    };
-    let offset = below(random, len);
-    (offset, 1 + below(random, (len - offset).min(32 * 1024)))
+    let offset = random.below(len);
+    (offset, 1 + random.below((len - offset).min(32 * 1024)))
 }
 
 fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
