@@ -68,7 +68,7 @@ fn a_file_that_may_only_be_read_is_offered_as_read_only() {
         return;
     }
     assert!(refusal(options(&path)).contains("readonly=on"));
-    std::fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     assert!(refusal(options(&path)).contains("no permission"));
 }
 
