@@ -29,14 +29,26 @@ pub const TERMINATED: u8 = 143;
 pub const TABLE: &[(u8, &str)] = &[
     (OK, "the guest powered off; the suite saw what it expected"),
     (FAILED, "the machine failed while it ran"),
-    (BAD_ARGUMENTS, "bad arguments, configuration, plan or scenario"),
-    (SETUP_ERROR, "setup error: a kernel, image, package or port is missing or unusable"),
-    (NO_USABLE_KVM, "no usable KVM (`pincushion doctor` says more)"),
+    (
+        BAD_ARGUMENTS,
+        "bad arguments, configuration, plan or scenario",
+    ),
+    (
+        SETUP_ERROR,
+        "setup error: a kernel, image, package or port is missing or unusable",
+    ),
+    (
+        NO_USABLE_KVM,
+        "no usable KVM (`pincushion doctor` says more)",
+    ),
     (GUEST_RESET, "the guest reset itself"),
     (GUEST_PANIC, "the guest's kernel panicked"),
     (HANG, "the guest or a step did not end within its limit"),
     (SURPRISE, "the suite saw something that it did not expect"),
-    (INCONCLUSIVE, "a scenario could not establish what it needed"),
+    (
+        INCONCLUSIVE,
+        "a scenario could not establish what it needed",
+    ),
     (INTERRUPTED, "stopped by SIGINT"),
     (TERMINATED, "stopped by SIGTERM"),
 ];

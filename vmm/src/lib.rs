@@ -1,8 +1,10 @@
 //! The KVM machine of Pincushion, and the commands of the binary `pincushion`.
 
 pub mod agent_port;
+pub mod assembly;
 pub mod boot;
 mod bus;
+pub mod cli;
 pub mod config;
 pub mod console;
 mod device_manager;

@@ -1,0 +1,188 @@
+//! From a [`VmConfig`] to devices: opens the images, the event log and the plan's context.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use pincushion_devices::backend::{
+    Backend, Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
+};
+use pincushion_devices::blk::{self, BlkDevice};
+use pincushion_devices::context::Context;
+use pincushion_devices::device::SharedDevice;
+use pincushion_devices::fault::{Plan, PlanError};
+use pincushion_devices::trace::{JsonLines, Tracer};
+
+use crate::config::{BlkConfig, DiskBackend, OnReset, VmConfig};
+use crate::machine::{self, MachineConfig};
+
+/// What a machine's devices share, and the devices.
+pub struct Assembly {
+    /// The event log.
+    pub tracer: Arc<Tracer>,
+    /// Plan, gates, ledger and clock.
+    pub context: Context,
+    /// In the order of the configuration.
+    pub devices: Vec<SharedDevice>,
+}
+
+/// Why a machine's parts could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// A disk image.
+    #[error("--blk id={id}")]
+    Disk {
+        /// Name of the disk.
+        id: String,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A disk image that is to be kept in memory could not be read.
+    #[error("--blk id={id}: cannot read {} into memory", path.display())]
+    ReadImage {
+        /// Name of the disk.
+        id: String,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The size of an image in memory is not a whole number of sectors.
+    #[error("--blk id={id}: {} has {size} bytes, which is not a multiple of 512", path.display())]
+    ImageSize {
+        /// Name of the disk.
+        id: String,
+        /// Which.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// The host refused a descriptor for a device.
+    #[error("--blk id={id}: cannot make the device")]
+    Device {
+        /// Name of the disk.
+        id: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The event log's file.
+    #[error("--events {}: cannot create it", path.display())]
+    Events {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The plan has a rule that cannot be meant.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Assembly {
+    /// Opens everything that `config` names. The configuration is resolved: disks have names.
+    ///
+    /// # Errors
+    /// The first thing that could not be had.
+    pub fn new(config: &VmConfig, plan: Plan) -> Result<Self, AssemblyError> {
+        let tracer = Arc::new(Tracer::new());
+        if let Some(path) = &config.events {
+            let sink = JsonLines::create(path).map_err(|source| AssemblyError::Events {
+                path: path.clone(),
+                source,
+            })?;
+            tracer.add_sink(Box::new(sink));
+        }
+        Self::with_tracer(config, plan, tracer)
+    }
+
+    /// The same with an event log that the caller has set up.
+    ///
+    /// # Errors
+    /// The first thing that could not be had.
+    pub fn with_tracer(
+        config: &VmConfig,
+        plan: Plan,
+        tracer: Arc<Tracer>,
+    ) -> Result<Self, AssemblyError> {
+        let context = Context::new(plan, tracer.clone())?;
+        let devices = config
+            .blk
+            .iter()
+            .map(|blk| device(blk, &context))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            tracer,
+            context,
+            devices,
+        })
+    }
+}
+
+fn device(config: &BlkConfig, context: &Context) -> Result<SharedDevice, AssemblyError> {
+    let id = config.id.clone().unwrap_or_default();
+    let disk = open(config, &id)?;
+    let blk = blk::BlkConfig {
+        fetch: config.fetch,
+        read_only: config.read_only,
+        hash: context.tracer().is_on(),
+        ..blk::BlkConfig::new(&id)
+    };
+    let device = BlkDevice::new(blk, disk, context.clone())
+        .map_err(|source| AssemblyError::Device { id, source })?;
+    Ok(Arc::new(Mutex::new(device)))
+}
+
+fn open(config: &BlkConfig, id: &str) -> Result<Box<dyn Disk>, AssemblyError> {
+    let file = FileOptions {
+        path: config.path.clone(),
+        read_only: config.read_only,
+        direct: config.direct,
+    };
+    let backend = match config.backend {
+        DiskBackend::File => Backend::File,
+        DiskBackend::Uring => Backend::Uring,
+        DiskBackend::Memory => return in_memory(config, id),
+    };
+    open_disk(&DiskOptions { backend, file }).map_err(|source| AssemblyError::Disk {
+        id: id.to_owned(),
+        source,
+    })
+}
+
+fn in_memory(config: &BlkConfig, id: &str) -> Result<Box<dyn Disk>, AssemblyError> {
+    let (id, path) = (id.to_owned(), config.path.clone());
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(AssemblyError::ReadImage { id, path, source }),
+    };
+    if bytes.is_empty() || !bytes.len().is_multiple_of(512) {
+        return Err(AssemblyError::ImageSize {
+            id,
+            path,
+            size: bytes.len(),
+        });
+    }
+    let disk = MemoryDisk::from_bytes(bytes);
+    Ok(Box::new(if config.read_only {
+        disk.read_only()
+    } else {
+        disk
+    }))
+}
+
+impl VmConfig {
+    /// What the machine itself needs of it.
+    #[must_use]
+    pub fn machine(&self) -> MachineConfig {
+        MachineConfig {
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.clone(),
+            vcpus: u8::try_from(self.cpus).unwrap_or(u8::MAX),
+            memory_bytes: self.memory,
+            on_reset: match self.on_reset {
+                OnReset::Exit => machine::OnReset::Exit,
+                OnReset::Reboot => machine::OnReset::Reboot,
+            },
+            ..MachineConfig::new(self.kernel.clone().unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The command line of `pincushion`.
+//!
+//! `pincushion NAME ...` is one of the commands below, or the program `pincushion-NAME` beside this one, as with cargo and git:
+//! so `pincushion test` is `pincushion-test` and `pincushion image` is `pincushion-image`.
+
+mod doctor;
+mod external;
+mod run;
+mod run_args;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit_code;
+
+/// A KVM machine monitor whose devices hold guest pages, to show what the kernel's page pinning really promises.
+#[derive(Debug, Parser)]
+#[command(name = "pincushion", version, after_help = after_help(), subcommand_required = true, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a guest
+    Run(Box<run_args::RunArgs>),
+    /// Say what this host can do, and what to do about the rest
+    Doctor(doctor::DoctorArgs),
+    /// Run a pincushion command inside the nested machine: `pincushion nested -- run --kernel vmlinuz ...`
+    Nested(crate::nested::NestedArgs),
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+fn after_help() -> String {
+    let mut text = String::from(
+        "Programs beside this one:\n  test   List, run, judge and replay scenarios (pincushion-test)\n  image  Build and list guest images (pincushion-image)\n\nExit codes:\n",
+    );
+    for (code, meaning) in exit_code::TABLE {
+        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+    }
+    text
+}
+
+/// Parses the command line, does what it asks and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
+    let code = match args.command {
+        Command::Run(args) => run::run(*args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Nested(args) => crate::nested::command(args),
+        Command::External(argv) => external::exec(&argv),
+    };
+    ExitCode::from(code)
+}
+
+/// Prints an error with its causes, each behind a colon, as one line.
+fn complain(error: &dyn std::error::Error) {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some messages hold their cause already.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    eprintln!("pincushion: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        let help = Args::command().render_help().to_string();
+        for (code, meaning) in exit_code::TABLE {
+            assert!(help.contains(&format!("{code:>3}  {meaning}")), "{code}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `pincushion run`: boots a guest from a [`VmConfig`] and ends with the exit code that says how the guest ended.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pincushion_devices::fault::Plan;
+use pincushion_devices::trace::event::EventKind;
+
+use super::complain;
+use super::run_args::RunArgs;
+use super::signals::StopOnSignal;
+use crate::assembly::{Assembly, AssemblyError};
+use crate::config::{ConfigError, ConsoleTarget, VmConfig};
+use crate::console::Console;
+use crate::doctor::{KvmAbility, probe};
+use crate::exit_code;
+use crate::machine::{Exit, Machine, MachineError, Parts};
+
+/// Runs the guest to its end.
+pub fn run(mut args: RunArgs) -> u8 {
+    let open_gates = std::mem::take(&mut args.open_gates);
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error);
+            return exit_code::BAD_ARGUMENTS;
+        }
+    };
+    match boot(&config, &open_gates) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(error.as_ref());
+            exit_code_of(error.as_ref())
+        }
+    }
+}
+
+fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::error::Error>> {
+    let plan = match &config.plan {
+        Some(path) => Plan::parse(
+            &std::fs::read_to_string(path).map_err(|error| unreadable(path, error))?,
+            path,
+        )?,
+        None => Plan::default(),
+    };
+    let assembly = Assembly::new(config, plan)?;
+    for gate in open_gates {
+        assembly.context.gates().open(gate);
+    }
+    let parts = Parts {
+        devices: assembly.devices.clone(),
+        console: console(&config.console)?,
+        ..Parts::default()
+    };
+    let machine = Machine::new(config.machine(), parts)?;
+    if let KvmAbility::PayloadsOnly { fails_at, .. } = probe() {
+        log::warn!(
+            "this KVM fails at {fails_at}, so a stock kernel will not get far: `pincushion nested -- run ...` boots it"
+        );
+    }
+    let signal = Arc::new(AtomicU8::new(0));
+    let stop = machine.stop_handle();
+    let _stop_on_signal = StopOnSignal::new(signal.clone(), move || stop.stop())?;
+    assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
+    let mut running = machine.start()?;
+    let exit = running.wait(config.limit);
+    let waiting = assembly.context.waiting();
+    assembly.context.finish();
+    drop(running);
+    let (how, detail) = (how(&exit).to_owned(), exit.to_string());
+    assembly
+        .tracer
+        .emit(|| EventKind::MachineEnded { how, detail });
+    report(&exit, &waiting);
+    Ok(match (&exit, signal.load(Ordering::Relaxed)) {
+        (Exit::Stopped, 0) => exit_code::OK,
+        (Exit::Stopped, code) => code,
+        (exit, _) => code(exit),
+    })
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> ConfigError {
+    ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn console(target: &ConsoleTarget) -> Result<Console, crate::console::ConsoleError> {
+    Ok(match target {
+        ConsoleTarget::Stdio => Console::new().on_terminal(),
+        ConsoleTarget::File(path) => Console::new().to_file(path)?,
+        ConsoleTarget::Off => Console::new(),
+    })
+}
+
+/// Says on stderr how the guest ended, unless it ended as everybody hopes.
+fn report(exit: &Exit, waiting: &[pincushion_devices::fault::Waiting]) {
+    if *exit != Exit::PowerOff {
+        eprintln!("pincushion: {exit}");
+    }
+    for waiting in waiting {
+        eprintln!(
+            "pincushion: request {} was still held at the end; it waited for {:?}",
+            waiting.request, waiting.until
+        );
+    }
+}
+
+/// The word of [`EventKind::MachineEnded`].
+#[must_use]
+pub fn how(exit: &Exit) -> &'static str {
+    match exit {
+        Exit::PowerOff => "power-off",
+        Exit::Reset => "reset",
+        Exit::Panic { .. } | Exit::TripleFault { .. } => "panic",
+        Exit::Hang { .. } => "hang",
+        Exit::Stopped => "stopped",
+        Exit::Failed { .. } => "failed",
+    }
+}
+
+fn code(exit: &Exit) -> u8 {
+    match exit {
+        Exit::PowerOff | Exit::Stopped => exit_code::OK,
+        Exit::Reset => exit_code::GUEST_RESET,
+        Exit::Panic { .. } | Exit::TripleFault { .. } => exit_code::GUEST_PANIC,
+        Exit::Hang { .. } => exit_code::HANG,
+        Exit::Failed { .. } => exit_code::FAILED,
+    }
+}
+
+fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
+    if let Some(error) = error.downcast_ref::<MachineError>() {
+        return match error {
+            MachineError::NoKvm | MachineError::KvmPermission => exit_code::NO_USABLE_KVM,
+            _ => exit_code::SETUP_ERROR,
+        };
+    }
+    if error.is::<pincushion_devices::fault::PlanError>() || error.is::<ConfigError>() {
+        return exit_code::BAD_ARGUMENTS;
+    }
+    if error.is::<AssemblyError>() || error.is::<crate::console::ConsoleError>() {
+        return exit_code::SETUP_ERROR;
+    }
+    exit_code::FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_own_exit_code() {
+        let ends = [
+            Exit::PowerOff,
+            Exit::Reset,
+            Exit::Panic {
+                message: String::new(),
+            },
+            Exit::Hang {
+                limit: Duration::from_secs(1),
+                vcpus: Vec::new(),
+            },
+            Exit::Failed {
+                reason: String::new(),
+            },
+        ];
+        let codes: std::collections::BTreeSet<u8> = ends.iter().map(code).collect();
+        assert_eq!(codes.len(), ends.len());
+    }
+}

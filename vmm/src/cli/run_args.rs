@@ -1,0 +1,123 @@
+//! Flags of `pincushion run`: the keys of [`VmConfig`], and a file that holds the rest.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{BlkConfig, ConfigError, ConsoleTarget, OnReset, VmConfig, key_values, units};
+
+/// Options of `pincushion run`.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    /// Machine configuration in TOML with the same keys as these flags; flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// bzImage as a distribution ships it, or ELF vmlinux
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line [default: "console=ttyS0 quiet"]
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// Number of vCPUs, 1 to 16 [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Guest memory, with K, M or G [default: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    memory: Option<u64>,
+    /// Serial console: stdio (raw; Ctrl-A x leaves), off, or file=PATH [default: stdio]
+    #[arg(long, value_name = "WHERE")]
+    console: Option<ConsoleTarget>,
+    /// When the guest resets itself: exit or reboot [default: exit]
+    #[arg(long, value_name = "WHAT", value_parser = parse_on_reset)]
+    on_reset: Option<OnReset>,
+    /// Longest time for the whole run, as in 90s; then it counts as a hang [default: none]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    limit: Option<std::time::Duration>,
+    /// Fault plan in TOML (docs/fault-plan.md)
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Write the event log here, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Open a gate of the plan from the start; may be repeated
+    #[arg(long = "open-gate", value_name = "NAME")]
+    pub open_gates: Vec<String>,
+    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=file|uring|memory][,fetch=early|late]; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
+    blk: Vec<BlkConfig>,
+}
+
+impl RunArgs {
+    /// File and flags together, checked.
+    ///
+    /// # Errors
+    /// What the schema or the limits refuse.
+    pub fn config(self) -> Result<VmConfig, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => VmConfig::load(path)?,
+            None => VmConfig::default(),
+        };
+        fn set<T>(slot: &mut T, flag: Option<T>) {
+            if let Some(value) = flag {
+                *slot = value;
+            }
+        }
+        set(&mut config.cmdline, self.cmdline);
+        set(&mut config.cpus, self.cpus);
+        set(&mut config.memory, self.memory);
+        set(&mut config.console, self.console);
+        set(&mut config.on_reset, self.on_reset);
+        config.kernel = self.kernel.or(config.kernel);
+        config.initrd = self.initrd.or(config.initrd);
+        config.limit = self.limit.or(config.limit);
+        config.plan = self.plan.or(config.plan);
+        config.events = self.events.or(config.events);
+        config.blk.extend(self.blk);
+        config.resolve()
+    }
+}
+
+fn parse_blk(text: &str) -> Result<BlkConfig, String> {
+    key_values::parse("--blk", text)
+}
+
+fn parse_on_reset(text: &str) -> Result<OnReset, String> {
+    match text {
+        "exit" => Ok(OnReset::Exit),
+        "reboot" => Ok(OnReset::Reboot),
+        _ => Err("write `exit` or `reboot`".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_disks_are_joined() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vm.toml");
+        std::fs::write(
+            &file,
+            "kernel = 'k'\ncpus = 2\nmemory = '1G'\n[[blk]]\npath = 'a.img'\nid = 'a'\n",
+        )
+        .unwrap();
+        let args = RunArgs {
+            config: Some(file),
+            cpus: Some(4),
+            blk: vec![parse_blk("path=b.img,id=b").unwrap()],
+            ..RunArgs::default()
+        };
+        let config = args.config().unwrap();
+        assert_eq!((config.cpus, config.memory), (4, 1 << 30));
+        let names: Vec<_> = config
+            .blk
+            .iter()
+            .filter_map(|blk| blk.id.as_deref())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+}
