@@ -1,3 +1,5 @@
 //! Scenarios, runner, timeline, oracles and reports.
 
+pub mod oracle;
+pub mod timeline;
 pub mod verdict;

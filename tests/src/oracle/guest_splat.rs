@@ -1,0 +1,258 @@
+//! The guest's kernel said that something is wrong.
+//!
+//! Verifies that neither the console nor the kernel log that steps brought back shows a panic, a crash (oops, BUG, WARNING, sanitizer), a damaged file system or
+//! a stall, and names each by a stable title: a crash by its function, without addresses, ids and times. A stall (hung task, soft lockup, RCU) is a
+//! possible finding only, because a request that the scenario holds or a busy host makes one without any fault of the kernel.
+//!
+//! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan made a request fail is
+//! counted, never blamed; so is a panic for which the scenario itself asked. What the kernel said before its agent reported is held
+//! against the machine, not against a promise.
+
+use pincushion_abi::{Outcome, Report, Value};
+use pincushion_devices::trace::event::{Event, EventKind};
+
+use super::bench::{Opinion, Oracle, merge};
+use super::splat::{self, Kind, Opening};
+use crate::timeline::Timeline;
+use crate::verdict::{Certainty, Finding, Promise};
+
+const NAME: &str = "guest-splat";
+/// Lines after an opening in which its `RIP:` line must come.
+const REACH: usize = 40;
+
+/// The oracle.
+#[derive(Default)]
+pub(super) struct GuestSplat {
+    splats: Vec<Splat>,
+}
+
+struct Splat {
+    opening: Opening,
+    seq: u64,
+    line: String,
+    function: Option<String>,
+    /// Lines since the opening.
+    age: usize,
+    before_hello: bool,
+    after_planned_fault: bool,
+}
+
+impl Oracle for GuestSplat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn feed(&mut self, event: &Event, timeline: &Timeline) {
+        match &event.kind {
+            EventKind::Console { line } => self.line(line, event.seq.0, timeline),
+            EventKind::AgentReport { text } if text.contains("\"lines\"") => {
+                let Ok(Report::Done {
+                    outcome: Outcome::Ok(values),
+                    ..
+                }) = serde_json::from_str(text)
+                else {
+                    return;
+                };
+                if let Some(Value::Texts(lines)) = values.get("lines") {
+                    for line in lines {
+                        self.line(line, event.seq.0, timeline);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn say(&self, timeline: &Timeline, opinion: &mut Opinion) {
+        let mut findings: Vec<Finding> = Vec::new();
+        for splat in &self.splats {
+            let asked = splat.opening.kind == Kind::Panic && timeline.stop_was_asked("panic");
+            if asked {
+                opinion.count("guest-splat.asked-for", 1);
+            } else if splat.opening.kind == Kind::Filesystem && splat.after_planned_fault {
+                opinion.count("guest-splat.after-a-planned-fault", 1);
+            } else {
+                opinion.count("guest-splat.seen", 1);
+                let finding = splat.finding();
+                // The console and the kernel log tell the same thing twice.
+                let told = findings
+                    .iter()
+                    .any(|other| other.title == finding.title && other.text == finding.text);
+                if !told {
+                    findings.push(finding);
+                }
+            }
+        }
+        opinion.findings.extend(merge(findings));
+    }
+}
+
+impl GuestSplat {
+    fn line(&mut self, line: &str, seq: u64, timeline: &Timeline) {
+        let opening = splat::opening(line);
+        if let Some(last) = self.splats.last_mut() {
+            last.age += 1;
+            let near = last.age <= REACH;
+            if near
+                && last.function.is_none()
+                && let Some(function) = splat::rip(line)
+            {
+                last.function = Some(function.to_owned());
+            }
+            // "Oops:" follows "BUG: ..." and tells of the same crash; so does the panic that ends it.
+            let continues = opening
+                .as_ref()
+                .is_some_and(|opening| opening.title == "Oops");
+            if near && continues && last.opening.kind == Kind::Crash {
+                return;
+            }
+        }
+        let Some(opening) = opening else { return };
+        self.splats.push(Splat {
+            opening,
+            seq,
+            line: splat::text(line).to_owned(),
+            function: None,
+            age: 0,
+            before_hello: timeline
+                .boots
+                .last()
+                .is_none_or(|boot| boot.hello.is_none()),
+            after_planned_fault: timeline
+                .requests
+                .iter()
+                .any(crate::timeline::Request::was_failed_by_plan),
+        });
+    }
+}
+
+impl Splat {
+    fn finding(&self) -> Finding {
+        let mut title = self.opening.title.clone();
+        if let Some(function) = self
+            .function
+            .as_ref()
+            .filter(|_| self.opening.wants_function)
+        {
+            title += &format!(" in {function}");
+        }
+        let certainty = match self.opening.kind {
+            Kind::Panic | Kind::Crash | Kind::Filesystem => Certainty::Certain,
+            Kind::Stall => Certainty::Possible,
+        };
+        Finding {
+            oracle: NAME.to_owned(),
+            title,
+            promise: if self.before_hello {
+                Promise::Machine
+            } else {
+                Promise::O2
+            },
+            certainty,
+            text: format!("The guest's kernel printed: \"{}\".", self.line),
+            evidence: vec![self.seq],
+            frames: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_devices::trace::event::{Operation, Point};
+    use serde_json::json;
+
+    use super::*;
+    use crate::oracle::bench::ask;
+    use crate::timeline::script::{Script, frame, id};
+
+    const ERROR: &str =
+        "EXT4-fs error (device vda): ext4_journal_check_start:83: Detected aborted journal";
+
+    #[test]
+    fn an_oops_is_one_finding_named_by_its_function() {
+        let mut script = Script::booted();
+        for line in [
+            "[    3.1] BUG: kernel NULL pointer dereference, address: 0000000000000008",
+            "[    3.1] #PF: supervisor read access in kernel mode",
+            "[    3.1] Oops: 0000 [#1] PREEMPT SMP NOPTI",
+            "[    3.1] RIP: 0010:folio_mark_dirty+0x1c/0x90",
+        ] {
+            script.console(line);
+        }
+        let opinion = ask(GuestSplat::default(), &script);
+        let [finding] = &opinion.findings[..] else {
+            panic!("one finding, got {opinion:?}")
+        };
+        assert_eq!(
+            finding.title,
+            "BUG: kernel NULL pointer dereference in folio_mark_dirty"
+        );
+        assert_eq!(finding.promise, Promise::O2);
+    }
+
+    #[test]
+    fn a_warning_is_told_once_though_console_and_kernel_log_show_it() {
+        let line =
+            "[    3.1] WARNING: CPU: 0 PID: 1 at fs/ext4/inode.c:3588 ext4_dirty_folio+0x52/0x60";
+        let mut script = Script::booted();
+        script.console(line);
+        script.push(EventKind::AgentReport {
+            text: json!({"report": "done", "id": 9, "began_ns": 0, "ended_ns": 1, "outcome": {"ok": {"lines": [line]}}}).to_string(),
+        });
+        let opinion = ask(GuestSplat::default(), &script);
+        assert_eq!(opinion.findings.len(), 1);
+        assert!(
+            !opinion.findings[0].text.contains("times"),
+            "{}",
+            opinion.findings[0].text
+        );
+    }
+
+    #[test]
+    fn a_panic_is_caught_unless_the_scenario_asked_for_it() {
+        let panics = |asked: bool| {
+            let mut script = Script::booted();
+            if asked {
+                script.fact("expected-stop", json!({"how": "panic"}));
+            }
+            script.console("[    4.0] Kernel panic - not syncing: sysrq triggered crash");
+            ask(GuestSplat::default(), &script).findings.len()
+        };
+        assert_eq!((panics(false), panics(true)), (1, 0));
+    }
+
+    #[test]
+    fn a_stall_is_only_possible() {
+        let mut script = Script::booted();
+        script.console("[  140.0] INFO: task agent:1 blocked for more than 120 seconds.");
+        assert_eq!(
+            ask(GuestSplat::default(), &script).findings[0].certainty,
+            Certainty::Possible
+        );
+    }
+
+    #[test]
+    fn damage_after_a_planned_fault_is_not_blamed_on_the_guest() {
+        let mut script = Script::booted();
+        script.fetch("a#0", Operation::Write, frame(7));
+        script.push(EventKind::FaultApplied {
+            request: id("a#0"),
+            rule: "rule 1".into(),
+            point: Point::Fetched,
+            action: "hold until gate g, fail with ioerr".into(),
+        });
+        script.console(ERROR);
+        assert!(ask(GuestSplat::default(), &script).findings.is_empty());
+        let mut unplanned = Script::booted();
+        unplanned.console(ERROR);
+        assert_eq!(ask(GuestSplat::default(), &unplanned).findings.len(), 1);
+    }
+
+    #[test]
+    fn io_errors_and_a_quiet_boot_pass() {
+        let mut script = Script::booted();
+        script.console("[    1.0] I/O error, dev vdb, sector 0 op 0x0:(READ)");
+        script.console("[    1.0] EXT4-fs (vda): mounted filesystem");
+        assert_eq!(ask(GuestSplat::default(), &script), Opinion::default());
+    }
+}

@@ -1,0 +1,210 @@
+//! Facts: what the scenario knows and the devices do not. `docs/oracles.md` is their reference.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One fact, by its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant's type says it")]
+pub enum Fact {
+    FilePage(FilePage),
+    /// These frames belong to their file no more.
+    FilePageGone(Vec<u64>),
+    /// Pages under write-back to this device must not change.
+    StablePagesRequired(String),
+    Promised(Promised),
+    Found(Found),
+    Image(Image),
+    Fsck(Fsck),
+    Pins(Pins),
+    ExpectedStop(ExpectedStop),
+    StepFailed(StepFailed),
+    /// A key that no oracle knows: for people and pictures.
+    Other(String),
+}
+
+/// `file-page`: frames that are pages of a file's page cache.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FilePage {
+    /// Where the file system lives.
+    pub device: String,
+    /// The file's path.
+    pub file: String,
+    /// Guest frame numbers; 0 where a page has none.
+    pub frames: Vec<u64>,
+    /// Number of the page in the first of them.
+    #[serde(default)]
+    pub first_page: u64,
+}
+
+/// `promised`: bytes that must be on a disk once a step has ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Promised {
+    /// Ties it to its [`Found`].
+    pub id: String,
+    /// For people.
+    pub what: String,
+    /// The disk.
+    pub device: String,
+    /// The step (fsync, msync) that makes it true.
+    pub after_step: u32,
+    /// Where the DMA went.
+    #[serde(default)]
+    pub frames: Vec<u64>,
+}
+
+/// Where somebody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Where {
+    /// The host in the disk image.
+    Disk,
+    /// The guest, in the same boot.
+    Guest,
+    /// The guest, after another boot.
+    AfterReboot,
+}
+
+/// `found`: what was there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Found {
+    /// Which promise.
+    pub id: String,
+    /// Where it was looked for.
+    pub r#where: Where,
+    /// Whether it was as promised.
+    pub equal: bool,
+    /// What differs.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// `image`: bytes of a disk image after the machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct Image {
+    /// The disk.
+    pub device: String,
+    /// First sector (512 bytes).
+    pub sector: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// xxh3-64, 16 hex digits.
+    pub hash: String,
+}
+
+/// `fsck`: what a checker said of an image that nobody uses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Fsck {
+    /// The disk.
+    pub device: String,
+    /// Whether it found nothing.
+    pub clean: bool,
+    /// What it printed.
+    #[serde(default)]
+    pub output: String,
+}
+
+/// `pins`: the kernel's counters of pinned pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Pins {
+    /// `nr_foll_pin_acquired`.
+    pub acquired: u64,
+    /// `nr_foll_pin_released`.
+    pub released: u64,
+    /// Whether nothing should be pinned now.
+    #[serde(default = "yes")]
+    pub at_rest: bool,
+}
+
+/// `expected-stop`: the scenario itself makes the machine end so.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ExpectedStop {
+    /// `panic`, `hang`, `reset`, `stopped`, `power-off`.
+    pub how: String,
+}
+
+/// `step-failed`: a step did not come out as the scenario needs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StepFailed {
+    /// Its number.
+    pub step: u32,
+    /// What was needed.
+    #[serde(default)]
+    pub wanted: String,
+    /// What came.
+    #[serde(default)]
+    pub got: String,
+}
+
+#[derive(Deserialize)]
+struct OfDevice {
+    device: String,
+}
+
+#[derive(Deserialize)]
+struct OfFrames {
+    frames: Vec<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Fact {
+    /// Reads a fact.
+    ///
+    /// # Errors
+    /// A known key with a value that does not have its shape.
+    pub fn read(key: &str, value: &Value) -> Result<Self, serde_json::Error> {
+        Ok(match key {
+            "file-page" => Self::FilePage(FilePage::deserialize(value)?),
+            "file-page-gone" => Self::FilePageGone(OfFrames::deserialize(value)?.frames),
+            "stable-pages-required" => {
+                Self::StablePagesRequired(OfDevice::deserialize(value)?.device)
+            }
+            "promised" => Self::Promised(Promised::deserialize(value)?),
+            "found" => Self::Found(Found::deserialize(value)?),
+            "image" => Self::Image(Image::deserialize(value)?),
+            "fsck" => Self::Fsck(Fsck::deserialize(value)?),
+            "pins" => Self::Pins(Pins::deserialize(value)?),
+            "expected-stop" => Self::ExpectedStop(ExpectedStop::deserialize(value)?),
+            "step-failed" => Self::StepFailed(StepFailed::deserialize(value)?),
+            other => Self::Other(other.to_owned()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples in docs/oracles.md are what the runner's author reads.
+    #[test]
+    fn each_documented_fact_is_understood() {
+        let text = include_str!("../../../docs/oracles.md");
+        let mut seen = Vec::new();
+        for line in text.lines().filter(|line| line.starts_with("| `")) {
+            let mut code = line.split('`').skip(1).step_by(2);
+            let (Some(key), Some(value)) = (code.next(), code.next()) else {
+                continue;
+            };
+            let Ok(value) = serde_json::from_str::<Value>(value) else {
+                continue;
+            };
+            let fact = Fact::read(key, &value).unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert!(
+                !matches!(fact, Fact::Other(_)),
+                "{key} is documented and unknown"
+            );
+            seen.push(key);
+        }
+        assert_eq!(seen.len(), 10, "{seen:?}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_shape_is_refused() {
+        let value = serde_json::json!({"device": 7});
+        assert!(Fact::read("stable-pages-required", &value).is_err());
+        assert!(Fact::read("a note", &value).is_ok());
+    }
+}

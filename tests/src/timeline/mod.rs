@@ -1,0 +1,24 @@
+//! The timeline: what a run's event log says, put together.
+//!
+//! [`Reader`] turns `events.jsonl` into events, one at a time. [`Timeline`] takes them in order and knows each request's
+//! whole life, who holds which frame now, the guest's steps, the facts of the scenario, the console and the boots. It judges nothing: that
+//! is for the oracles, which look at it after each event.
+
+pub mod durable;
+mod fact;
+mod history;
+mod lives;
+mod reader;
+mod request;
+#[cfg(test)]
+pub(crate) mod script;
+mod step;
+mod world;
+
+pub use fact::{
+    ExpectedStop, Fact, FilePage, Found, Fsck, Image, Pins, Promised, StepFailed, Where,
+};
+pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
+pub use reader::{ReadError, Reader};
+pub use request::{Applied, Executed, Hashed, Hold, Index, Park, Request, Span, Stamp};
+pub use step::Step;
