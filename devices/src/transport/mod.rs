@@ -1,0 +1,12 @@
+//! How a driver reaches a device: registers in guest physical memory.
+
+mod interrupt;
+mod mmio;
+#[cfg(test)]
+mod mmio_tests;
+mod queue_setup;
+mod registers;
+mod status;
+
+pub use mmio::MmioTransport;
+pub use registers::{QUEUE_NOTIFY, WINDOW_SIZE};
