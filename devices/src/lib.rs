@@ -7,7 +7,17 @@
 //! This crate knows no KVM, no scenario and no oracle.
 
 pub mod backend;
+pub mod blk;
+pub mod clock;
+pub mod context;
 pub mod device;
 pub mod fault;
+pub mod hold;
+pub mod interrupt;
+pub mod memory;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod mock;
+pub mod queue;
 pub mod toml_error;
 pub mod trace;
+pub mod transport;

@@ -1,0 +1,184 @@
+//! Requests that wait for another request which shares a frame to reach a point.
+//!
+//! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load. Lock order: a device, then
+//! the watches, then an inbox or the tracer.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::trace::event::{FRAME_SIZE, GuestRange, Point, ReleaseCause, RequestId};
+
+use super::inbox::{Inbox, Message, Release, Ticket};
+use super::plan::SameFrame;
+
+/// All such waiters of a machine.
+#[derive(Debug, Default)]
+pub struct Watches {
+    /// Length of `waiting`, readable without the lock.
+    armed: AtomicUsize,
+    waiting: Mutex<Vec<Watch>>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    what: SameFrame,
+    frames: Vec<GuestRange>,
+    inbox: Arc<Inbox>,
+    ticket: Ticket,
+}
+
+impl Watches {
+    /// Waits for another request. `on_parked` runs before anybody can end the wait.
+    pub(crate) fn park(
+        &self,
+        what: SameFrame,
+        ranges: &[GuestRange],
+        inbox: &Arc<Inbox>,
+        ticket: Ticket,
+        on_parked: impl FnOnce(),
+    ) {
+        let mut waiting = self.lock();
+        waiting.push(Watch {
+            what,
+            frames: ranges.to_vec(),
+            inbox: inbox.clone(),
+            ticket,
+        });
+        self.armed.store(waiting.len(), Ordering::Release);
+        on_parked();
+    }
+
+    /// A request has reached a point: lets go who waited for that. `ticket` and `inbox` are its own, so that it does not wake itself.
+    #[inline]
+    pub(crate) fn reached(
+        &self,
+        point: Point,
+        ranges: &[GuestRange],
+        inbox: &Arc<Inbox>,
+        ticket: Ticket,
+        request: impl Fn() -> RequestId,
+    ) {
+        if self.armed.load(Ordering::Acquire) != 0 {
+            self.tell(point, ranges, inbox, ticket, request);
+        }
+    }
+
+    #[cold]
+    fn tell(
+        &self,
+        point: Point,
+        ranges: &[GuestRange],
+        inbox: &Arc<Inbox>,
+        ticket: Ticket,
+        request: impl Fn() -> RequestId,
+    ) {
+        let request = request();
+        let mut waiting = self.lock();
+        waiting.retain(|watch| {
+            let itself = watch.ticket == ticket && Arc::ptr_eq(&watch.inbox, inbox);
+            let device = watch.what.device.as_deref();
+            let meant =
+                watch.what.point == point && device.is_none_or(|device| device == request.device);
+            let met = !itself && meant && share_frame(&watch.frames, ranges);
+            if met {
+                let cause = ReleaseCause::SameFrame(request.clone());
+                watch.inbox.push(Message::Release(Release {
+                    ticket: watch.ticket,
+                    cause,
+                }));
+            }
+            !met
+        });
+        self.armed.store(waiting.len(), Ordering::Release);
+    }
+
+    /// Forgets everybody who would be told through this inbox.
+    pub(crate) fn forget(&self, inbox: &Arc<Inbox>) {
+        let mut waiting = self.lock();
+        waiting.retain(|watch| !Arc::ptr_eq(&watch.inbox, inbox));
+        self.armed.store(waiting.len(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn share_frame(left: &[GuestRange], right: &[GuestRange]) -> bool {
+    let span = |range: &GuestRange| {
+        let last = range.addr.saturating_add(range.len - 1);
+        (range.addr / FRAME_SIZE, last / FRAME_SIZE)
+    };
+    let full = |range: &&GuestRange| range.len > 0;
+    left.iter().filter(full).map(span).any(|(first, last)| {
+        let mut others = right.iter().filter(full).map(span);
+        others.any(|(from, to)| from <= last && first <= to)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(device: &str) -> RequestId {
+        RequestId {
+            device: device.into(),
+            queue: 0,
+            ordinal: 7,
+        }
+    }
+
+    fn at(addr: u64) -> [GuestRange; 1] {
+        [GuestRange { addr, len: 512 }]
+    }
+
+    #[test]
+    fn only_the_awaited_request_ends_the_wait() {
+        let watches = Watches::default();
+        let mine = Arc::new(Inbox::new().unwrap());
+        let other = Arc::new(Inbox::new().unwrap());
+        let what = SameFrame {
+            point: Point::Executed,
+            device: Some("b".into()),
+        };
+        watches.park(what, &at(0x1000), &mine, Ticket(1), || ());
+        let mut messages = Vec::new();
+        let mut told = |point, addr, device: &str, inbox: &Arc<Inbox>, ticket| {
+            watches.reached(point, &at(addr), inbox, Ticket(ticket), || request(device));
+            mine.take(&mut messages);
+            messages.len()
+        };
+
+        assert_eq!(
+            told(Point::Fetched, 0x1e00, "b", &other, 5),
+            0,
+            "another point"
+        );
+        assert_eq!(
+            told(Point::Executed, 0x2000, "b", &other, 5),
+            0,
+            "another frame"
+        );
+        assert_eq!(
+            told(Point::Executed, 0x1e00, "c", &other, 5),
+            0,
+            "another device"
+        );
+        assert_eq!(told(Point::Executed, 0x1e00, "b", &mine, 1), 0, "itself");
+        assert_eq!(told(Point::Executed, 0x1e00, "b", &other, 5), 1);
+        assert_eq!(
+            told(Point::Executed, 0x1e00, "b", &other, 6),
+            1,
+            "it is over"
+        );
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_name_while_nobody_waits() {
+        let watches = Watches::default();
+        let inbox = Arc::new(Inbox::new().unwrap());
+        watches.reached(Point::Fetched, &at(0), &inbox, Ticket(1), || {
+            unreachable!("nobody waits")
+        });
+    }
+}

@@ -1,0 +1,284 @@
+//! Counts, per guest frame and direction, how many requests of a device hold it.
+//!
+//! Each device has a [`Shard`], which only it writes (under the device's lock), so a hold costs a plain load, add and
+//! store per frame and no locked instruction. Anybody may read. A frame's counters are made when its neighbourhood is first
+//! held, so a large guest commits no memory.
+//!
+//! The ledger under-approximates: a hold opens after the pop and closes before the used index becomes visible to the guest.
+//! A reader on another thread may see a hold a moment late, never one that is over: closing is a release store that comes before the used
+//! index.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::trace::event::{Direction, FRAME_SIZE, GuestRange, HoldId};
+
+use super::hold::Hold;
+
+/// Frames whose counters are made at once: 16 MiB of guest memory, 32 KiB of counters.
+const NEIGHBOURS: u64 = 4096;
+/// Holds that a shard can name; the shard's number is above.
+const HOLDS_PER_SHARD: u64 = 1 << 40;
+
+/// Two counters: requests that read the frame in the low half, requests that write it in the high half.
+type Counters = Box<[AtomicU64]>;
+
+/// All shards of a machine.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    shards: RwLock<Vec<Arc<Table>>>,
+    next_shard: AtomicU64,
+}
+
+/// The counters of one device, as everybody sees them.
+#[derive(Debug)]
+struct Table {
+    device: String,
+    neighbourhoods: Box<[OnceLock<Counters>]>,
+}
+
+/// The right to hold frames for one device. Made anew at each activation.
+#[derive(Debug)]
+pub struct Shard {
+    table: Arc<Table>,
+    next_hold: u64,
+    open: u64,
+}
+
+/// How often one device holds a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Name of the device.
+    pub device: String,
+    /// Requests that read the frame.
+    pub to_device: u32,
+    /// Requests that write the frame.
+    pub from_device: u32,
+}
+
+impl Ledger {
+    /// The shard of a device, for frames below `frames`. It replaces an earlier shard of that device, which must hold nothing any more.
+    #[must_use]
+    pub fn shard(&self, device: &str, frames: u64) -> Shard {
+        let number = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let count =
+            usize::try_from(frames.div_ceil(NEIGHBOURS)).expect("guest memory fits the host's");
+        let table = Arc::new(Table {
+            device: device.to_owned(),
+            neighbourhoods: (0..count).map(|_| OnceLock::new()).collect(),
+        });
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|other| other.device != device);
+        shards.push(table.clone());
+        Shard {
+            table,
+            next_hold: number * HOLDS_PER_SHARD + 1,
+            open: 0,
+        }
+    }
+
+    /// Which devices hold a frame now.
+    #[must_use]
+    pub fn holders(&self, frame: u64) -> Vec<Held> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let held = shards.iter().map(|table| table.held(frame));
+        held.filter(|held| held.to_device + held.from_device > 0)
+            .collect()
+    }
+
+    /// Whether any device holds a frame now.
+    #[must_use]
+    pub fn is_held(&self, frame: u64) -> bool {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().any(|table| table.count(frame) != 0)
+    }
+
+    /// Whether `device` holds one of these frames now, not counting one hold over `own` ranges.
+    #[must_use]
+    pub fn shares_frame(&self, device: &str, ranges: &[GuestRange], own: &[GuestRange]) -> bool {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(table) = shards.iter().find(|table| table.device == device) else {
+            return false;
+        };
+        let own_count = |frame| {
+            own.iter()
+                .flat_map(|range| range.frames())
+                .filter(|f| *f == frame)
+                .count() as u64
+        };
+        ranges
+            .iter()
+            .flat_map(|range| range.frames())
+            .any(|frame| sum(table.count(frame)) > own_count(frame))
+    }
+}
+
+impl Shard {
+    /// Opens a hold over the frames of `ranges`, which must be inside guest memory. To be called after the pop.
+    #[inline]
+    pub fn open(&mut self, direction: Direction, ranges: &[GuestRange]) -> Hold {
+        let one = one(direction);
+        self.each(ranges, |counter| {
+            counter.store(counter.load(Ordering::Relaxed) + one, Ordering::Release);
+        });
+        let id = HoldId(self.next_hold);
+        self.next_hold += 1;
+        self.open += 1;
+        Hold::new(id, direction)
+    }
+
+    /// Number of open holds.
+    #[must_use]
+    pub fn open_holds(&self) -> u64 {
+        self.open
+    }
+
+    #[inline]
+    pub(super) fn release(&mut self, direction: Direction, ranges: &[GuestRange]) {
+        let one = one(direction);
+        self.each(ranges, |counter| {
+            let count = counter.load(Ordering::Relaxed);
+            debug_assert!(
+                count >= one,
+                "a hold is closed with the ranges it was opened with"
+            );
+            counter.store(count.wrapping_sub(one), Ordering::Release);
+        });
+        self.open -= 1;
+    }
+
+    /// Visits the counters of all frames. Single writer: only the owner of the shard stores, so load, add, store loses nothing.
+    #[inline]
+    fn each(&mut self, ranges: &[GuestRange], visit: impl Fn(&AtomicU64)) {
+        for range in ranges.iter().filter(|range| range.len > 0) {
+            let mut frame = range.addr / FRAME_SIZE;
+            let last = range.addr.saturating_add(range.len - 1) / FRAME_SIZE;
+            while frame <= last {
+                let end = last.min(frame | (NEIGHBOURS - 1));
+                let counters = self.table.made(frame / NEIGHBOURS);
+                for counter in &counters[place(frame)..=place(end)] {
+                    visit(counter);
+                }
+                frame = end + 1;
+            }
+        }
+    }
+}
+
+impl Table {
+    #[inline]
+    fn made(&self, neighbourhood: u64) -> &Counters {
+        let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
+        let cell = self.neighbourhoods.get(index);
+        cell.expect("ranges are checked against guest memory before they are held")
+            .get_or_init(|| (0..NEIGHBOURS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn count(&self, frame: u64) -> u64 {
+        let neighbourhood = usize::try_from(frame / NEIGHBOURS).unwrap_or(usize::MAX);
+        let counters = self
+            .neighbourhoods
+            .get(neighbourhood)
+            .and_then(OnceLock::get);
+        counters.map_or(0, |counters| counters[place(frame)].load(Ordering::Acquire))
+    }
+
+    fn held(&self, frame: u64) -> Held {
+        let count = self.count(frame);
+        Held {
+            device: self.device.clone(),
+            to_device: low(count),
+            from_device: low(count >> 32),
+        }
+    }
+}
+
+/// Place of a frame among its neighbours.
+fn place(frame: u64) -> usize {
+    (frame % NEIGHBOURS) as usize
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is asked for"
+)]
+fn low(count: u64) -> u32 {
+    count as u32
+}
+
+fn sum(count: u64) -> u64 {
+    (count & u64::from(u32::MAX)) + (count >> 32)
+}
+
+fn one(direction: Direction) -> u64 {
+    match direction {
+        Direction::ToDevice => 1,
+        Direction::FromDevice => 1 << 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(addr: u64, len: u64) -> GuestRange {
+        GuestRange { addr, len }
+    }
+
+    #[test]
+    fn overlapping_holds_are_counted_per_device_and_direction() {
+        let ledger = Ledger::default();
+        let mut a = ledger.shard("a", 64);
+        let mut b = ledger.shard("b", 64);
+        let read = a.open(Direction::FromDevice, &[range(0x1800, 0x1000)]);
+        let again = a.open(Direction::FromDevice, &[range(0x2000, 1)]);
+        let write = b.open(Direction::ToDevice, &[range(0x2000, 0x1000)]);
+
+        let held = |device: &str, to_device, from_device| Held {
+            device: device.into(),
+            to_device,
+            from_device,
+        };
+        assert_eq!(ledger.holders(1), [held("a", 0, 1)]);
+        assert_eq!(ledger.holders(2), [held("a", 0, 2), held("b", 1, 0)]);
+        assert!(!ledger.is_held(3));
+
+        read.complete(&mut a, &[range(0x1800, 0x1000)]);
+        assert!(!ledger.is_held(1));
+        assert_eq!(ledger.holders(2), [held("a", 0, 1), held("b", 1, 0)]);
+        again.abandon(&mut a, &[range(0x2000, 1)]);
+        write.complete(&mut b, &[range(0x2000, 0x1000)]);
+        assert!(!ledger.is_held(2));
+        assert_eq!((a.open_holds(), b.open_holds()), (0, 0));
+    }
+
+    #[test]
+    fn a_hold_may_cross_neighbourhoods_and_large_guests_commit_nothing() {
+        let ledger = Ledger::default();
+        let top = 64 << 30;
+        let mut a = ledger.shard("a", top / FRAME_SIZE);
+        let edge = NEIGHBOURS * FRAME_SIZE;
+        let ranges = [range(edge - 1, 2), range(top - 1, 1)];
+        let hold = a.open(Direction::ToDevice, &ranges);
+        assert!(ledger.is_held(NEIGHBOURS - 1) && ledger.is_held(NEIGHBOURS));
+        assert!(ledger.is_held(top / FRAME_SIZE - 1) && !ledger.is_held(top / FRAME_SIZE));
+        let made = a.table.neighbourhoods.iter().filter(|n| n.get().is_some());
+        assert_eq!(made.count(), 3);
+        hold.complete(&mut a, &ranges);
+        assert!(!ledger.is_held(NEIGHBOURS));
+    }
+
+    #[test]
+    fn a_request_does_not_share_a_frame_with_itself() {
+        let ledger = Ledger::default();
+        let mut a = ledger.shard("a", 64);
+        let own = [range(0x1000, 512), range(0x1200, 512)];
+        let hold = a.open(Direction::ToDevice, &own);
+        assert!(!ledger.shares_frame("a", &own, &own));
+        assert!(ledger.shares_frame("a", &own, &[]));
+        let other = a.open(Direction::FromDevice, &[range(0x1f00, 8)]);
+        assert!(ledger.shares_frame("a", &own, &own));
+        other.complete(&mut a, &[range(0x1f00, 8)]);
+        hold.complete(&mut a, &own);
+    }
+}

@@ -1,0 +1,111 @@
+//! From the end of a request's work to the used ring.
+
+use vm_memory::GuestMemoryMmap;
+
+use crate::memory;
+use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Point};
+
+use super::core::Core;
+use super::device_queue::DeviceQueue;
+use super::in_flight::Step;
+use super::logic::Logic;
+
+impl<L: Logic> Core<L> {
+    /// Answers a request and gives its chain back.
+    #[inline]
+    pub(super) fn complete(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        let slot = queue.in_flight.slot(index);
+        if let Some(copy) = slot.copy.take() {
+            self.spare.copies.push(copy);
+        }
+        if self.options.hash
+            && slot.direction == Some(Direction::ToDevice)
+            && !slot.ranges.is_empty()
+        {
+            self.hasher.hash_guest(&queue.memory, &slot.ranges);
+            self.emit(|| self.hashed(slot, Moment::Completion, &self.hasher.hashes));
+        }
+        let answer = self.logic.answer(&slot.request, slot.status, &queue.memory);
+        let written =
+            answer.expect("the place of the answer was checked when the chain was parsed");
+
+        // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame it for
+        // using them.
+        if let Some(hold) = slot.hold.take() {
+            let id = hold.id();
+            let how = hold.complete(&mut queue.shard, &slot.ranges);
+            self.emit(|| EventKind::HoldClosed {
+                hold: id,
+                request: self.request_id(slot.ordinal),
+                how,
+            });
+        }
+        self.reached(slot, Point::Completed);
+        if let Some(decision) = self.decide(slot, Point::Completed) {
+            slot.planted = decision.planted.or(slot.planted);
+        }
+        if slot.planted == Some(Planted::DroppedCompletion) {
+            self.emit(|| EventKind::PlantedFault {
+                request: self.request_id(slot.ordinal),
+                planted: Planted::DroppedCompletion,
+            });
+            return slot.step(Step::Lose);
+        }
+        self.publish(queue, index, written);
+    }
+
+    #[inline]
+    fn publish(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16, written: u32) {
+        let slot = queue.in_flight.slot(index);
+        let (head, ordinal) = (slot.head, slot.ordinal);
+        let again = (slot.planted == Some(Planted::TouchAfterCompletion))
+            .then(|| AgainAfter::of(&queue.memory, &slot.ranges));
+        // The event comes first: whatever the guest does once it sees the element has a greater number.
+        self.emit(|| EventKind::Used {
+            request: self.request_id(ordinal),
+            head,
+            status: slot.status,
+            written,
+        });
+        slot.step(Step::Complete);
+        queue.in_flight.remove(index);
+        let used = queue.ring.add_used(&queue.memory, head, written);
+        queue.check(used);
+        if let Some(again) = again {
+            self.touch_again(&queue.memory, ordinal, &again);
+        }
+    }
+
+    /// The planted bug of a device that writes pages which the guest owns again.
+    fn touch_again(&self, memory: &GuestMemoryMmap<()>, ordinal: u64, again: &AgainAfter) {
+        let request = self.request_id(ordinal);
+        self.emit(|| EventKind::PlantedFault {
+            request: request.clone(),
+            planted: Planted::TouchAfterCompletion,
+        });
+        self.emit(|| EventKind::TouchBegan {
+            request: request.clone(),
+        });
+        let written = memory::write(memory, &again.ranges, &again.bytes);
+        written.expect("the payload was checked when the chain was parsed");
+        self.emit(|| EventKind::TouchEnded { request });
+    }
+}
+
+/// What the planted late write will write: the bytes that were there at completion.
+struct AgainAfter {
+    ranges: Vec<GuestRange>,
+    bytes: Vec<u8>,
+}
+
+impl AgainAfter {
+    fn of(memory: &GuestMemoryMmap<()>, ranges: &[GuestRange]) -> Self {
+        let mut bytes = Vec::new();
+        let read = memory::read(memory, ranges, &mut bytes);
+        read.expect("the payload was checked when the chain was parsed");
+        Self {
+            ranges: ranges.to_vec(),
+            bytes,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! One activated queue: its rings, what is in flight, and the memory map that all of it was popped with.
+
+use std::sync::Arc;
+
+use crate::device::{Interrupt, Memory};
+use crate::hold::Shard;
+
+use super::in_flight::InFlight;
+use super::ring::{Ring, RingBroken};
+
+/// Exists from DRIVER_OK to reset. Its memory map is the snapshot that its requests own: a changed map comes with another
+/// activation.
+pub(super) struct DeviceQueue<R> {
+    pub(super) memory: Memory,
+    pub(super) interrupt: Arc<dyn Interrupt>,
+    pub(super) ring: Ring,
+    pub(super) in_flight: InFlight<R>,
+    pub(super) shard: Shard,
+    /// Slots that may start, in order.
+    pub(super) ready: Vec<u16>,
+    /// Why nothing is popped any more.
+    pub(super) broken: Option<RingBroken>,
+    /// The guest was told so.
+    pub(super) told_broken: bool,
+    /// The last turn ended with chains left in the ring.
+    pub(super) more: bool,
+}
+
+impl<R> DeviceQueue<R> {
+    /// Keeps the reason why the rings are unusable. The first one counts.
+    pub(super) fn check<T>(&mut self, result: Result<T, RingBroken>) -> Option<T> {
+        result
+            .inspect_err(|error| self.broken = self.broken.or(Some(*error)))
+            .ok()
+    }
+}

@@ -1,0 +1,356 @@
+//! Serves one queue: the one place that knows in which order things happen.
+//!
+//! ```text
+//!  on_kick ──> pop, copy control bytes       Fetched                                  fetch.rs
+//!               │  hold opens                HoldOpened
+//!               │  plan asked                FaultApplied
+//!               │  early: payload copied     PayloadHashed fetch
+//!               ├──> park ................   Parked     (gate, same frame, duration)
+//!               │      ^ no thread waits        │
+//!  on_wake ─────┼──────┴─ inbox, alarm       Released
+//!               v
+//!              start ──> disk.submit         TouchBegan                               run.rs
+//!               │          │ done at once, or later by on_wake
+//!               │        on_completion       TouchEnded, PayloadHashed transfer
+//!               │   next stage, until done   Executed
+//!               │  plan asked                FaultApplied
+//!               ├──> park ................   Parked, Released
+//!               v
+//!              complete                      PayloadHashed completion                 complete.rs
+//!               │  status byte written
+//!               │  hold closes               HoldClosed
+//!               │  plan asked                FaultApplied
+//!               │  used index published      Used       (the event comes just before the guest can see it)
+//!               v
+//!              end of the batch: one decision whether to signal the guest: Signalled
+//! ```
+//!
+//! Reset is the same road backwards: the backend is drained, every hold is abandoned, the slots are gone.
+//!
+//! A batch is popped whole before its first request starts, and committed whole to the backend.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::backend::Disk;
+use crate::context::Context;
+use crate::device::{ActivateError, Activation};
+use crate::fault::{Message, Release};
+use crate::memory::frames;
+use crate::trace::event::{EventKind, Fetch, ReleaseCause};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+use super::core::Core;
+use super::device_queue::DeviceQueue;
+use super::in_flight::{InFlight, Step};
+use super::logic::Logic;
+use super::ring::{Ring, RingBroken};
+use super::wake::Wake;
+
+/// Chains that are popped together.
+const BATCH: usize = 64;
+/// Batches after which a turn ends, so that a guest that never stops cannot keep the device's lock: a reset has to get it.
+const BATCHES_PER_TURN: usize = 8;
+
+/// What a handler does by default where no rule says otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// When a write's payload is read from guest memory.
+    pub fetch: Fetch,
+    /// Hash the payloads of writes at each [`crate::trace::event::Moment`].
+    pub hash: bool,
+}
+
+/// Serves one queue of a device.
+pub struct Handler<L: Logic> {
+    core: Core<L>,
+    queue: Option<DeviceQueue<L::Request>>,
+}
+
+impl<L: Logic> Handler<L> {
+    /// An inactive handler of queue 0 for the device `name`.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn new(
+        name: &str,
+        logic: L,
+        disk: Box<dyn Disk>,
+        context: Context,
+        options: Options,
+    ) -> io::Result<Self> {
+        let wake = Wake::new(disk.completion_fd())?;
+        context.register(wake.inbox());
+        Ok(Self {
+            core: Core::new(name, logic, disk, context, options, wake),
+            queue: None,
+        })
+    }
+
+    /// The device's part.
+    pub fn logic(&self) -> &L {
+        &self.core.logic
+    }
+
+    /// The device's part.
+    pub fn logic_mut(&mut self) -> &mut L {
+        &mut self.core.logic
+    }
+
+    /// Readable when [`Self::on_wake`] has something to do.
+    pub fn wake_fd(&self) -> RawFd {
+        self.core.wake.fd()
+    }
+
+    /// Begins to serve the first queue of `activation`.
+    ///
+    /// # Errors
+    /// The queue's rings are not in guest memory, or its size is wrong.
+    pub fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        self.reset();
+        let Activation {
+            memory,
+            features,
+            queues,
+            interrupt,
+        } = activation;
+        let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        let queue = queues.into_iter().next();
+        let ring = queue.and_then(|queue| Ring::new(queue, &memory, event_idx));
+        let ring = ring.ok_or(ActivateError::Queue {
+            queue: self.core.queue,
+        })?;
+        self.core.emit(|| EventKind::Activated {
+            device: self.core.name.clone(),
+            features,
+        });
+        self.queue = Some(DeviceQueue {
+            in_flight: InFlight::new(ring.size()),
+            shard: self
+                .core
+                .context
+                .ledger()
+                .shard(&self.core.name, frames(&memory)),
+            memory,
+            interrupt,
+            ring,
+            ready: Vec::new(),
+            broken: None,
+            told_broken: false,
+            more: true,
+        });
+        // A kick may have come before: look into the ring once without one.
+        self.core.wake.inbox().wake();
+        Ok(())
+    }
+
+    /// Stops: waits for the backend, abandons every hold, forgets every request. Legal at any moment.
+    pub fn reset(&mut self) {
+        let Some(mut queue) = self.queue.take() else {
+            return;
+        };
+        let abandoned = self.core.abandon_all(&mut queue);
+        debug_assert_eq!(queue.shard.open_holds(), 0, "a reset leaves no hold open");
+        self.core.emit(|| EventKind::DeviceReset {
+            device: self.core.name.clone(),
+            abandoned,
+        });
+    }
+
+    /// The driver kicked.
+    pub fn on_kick(&mut self) {
+        let Some(queue) = &mut self.queue else { return };
+        self.core.pop_and_run(queue);
+        self.core.end_turn(queue);
+    }
+
+    /// Something else happened: a message, a finished host operation, a due time.
+    pub fn on_wake(&mut self) {
+        let Some(queue) = &mut self.queue else {
+            return self.core.wake_inactive();
+        };
+        self.core.take_completions(queue);
+        self.core.take_messages(queue);
+        self.core.take_due(queue);
+        self.core.run_ready(queue);
+        if queue.more {
+            self.core.pop_and_run(queue);
+        }
+        self.core.end_turn(queue);
+    }
+}
+
+impl<L: Logic> Drop for Handler<L> {
+    fn drop(&mut self) {
+        self.reset();
+    }
+}
+
+impl<L: Logic> Core<L> {
+    fn pop_and_run(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        let mut batch = std::mem::take(&mut self.spare.batch);
+        queue.more = false;
+        let disabled = queue.ring.disable_kicks(&queue.memory);
+        queue.check(disabled);
+        let mut promised = false;
+        for turn in 0.. {
+            if queue.broken.is_some() {
+                break;
+            }
+            if turn == BATCHES_PER_TURN {
+                queue.more = true;
+                self.wake.inbox().wake();
+                break;
+            }
+            let popped = queue.ring.pop(&queue.memory, BATCH, &mut batch);
+            let popped = queue.check(popped);
+            for (chain, defect) in batch.iter() {
+                self.fetch(queue, chain, defect);
+            }
+            self.run_ready(queue);
+            if popped.is_none() || batch.len() == BATCH {
+                continue;
+            }
+            if promised && batch.len() == 0 {
+                // The index says that there is more, but its element cannot be read.
+                queue.broken = Some(RingBroken::Memory);
+                break;
+            }
+            let more = queue.ring.enable_kicks(&queue.memory);
+            promised = queue.check(more) == Some(true);
+            if !promised {
+                break;
+            }
+        }
+        self.spare.batch = batch;
+    }
+
+    pub(super) fn run_ready(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        let mut ready = std::mem::take(&mut queue.ready);
+        for index in ready.drain(..) {
+            self.start(queue, index);
+        }
+        queue.ready = ready;
+        self.disk.commit();
+    }
+
+    fn take_completions(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        if self.disk.completion_fd().is_none() {
+            return;
+        }
+        let mut done = std::mem::take(&mut self.spare.completions);
+        self.disk.completions(&mut done);
+        for completion in done.drain(..) {
+            self.on_completion(queue, completion);
+        }
+        self.spare.completions = done;
+    }
+
+    fn take_messages(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        let mut messages = std::mem::take(&mut self.spare.messages);
+        self.wake.inbox().take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Release(Release { ticket, cause }) => self.release(queue, ticket, cause),
+                Message::Stop => self.release_all(queue),
+            }
+        }
+        self.spare.messages = messages;
+    }
+
+    fn take_due(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        let mut due = std::mem::take(&mut self.spare.due);
+        self.wake.take_due(self.context.clock(), &mut due);
+        for ticket in due.drain(..) {
+            self.release(queue, ticket, ReleaseCause::Elapsed);
+        }
+        self.spare.due = due;
+    }
+
+    /// A device that is not active has nothing to release, but must not leave its descriptor readable.
+    fn wake_inactive(&mut self) {
+        self.wake.inbox().take(&mut self.spare.messages);
+        self.stopping |= self
+            .spare
+            .messages
+            .drain(..)
+            .any(|message| message == Message::Stop);
+        self.disk.completions(&mut self.spare.completions);
+        self.spare.completions.clear();
+        self.wake.clear();
+    }
+
+    /// One decision about a signal for all that was published, and a word about rings that broke.
+    fn end_turn(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        let wanted = queue.ring.needs_signal(&queue.memory);
+        if queue.check(wanted) == Some(true) {
+            self.emit(|| EventKind::Signalled {
+                device: self.name.clone(),
+                queue: self.queue,
+            });
+            queue.interrupt.signal_queue(self.queue);
+        }
+        if let Some(broken) = queue.broken.filter(|_| !queue.told_broken) {
+            queue.told_broken = true;
+            self.mistake(&broken.to_string(), "the device needs a reset");
+            queue.interrupt.signal_needs_reset();
+        }
+    }
+
+    fn release_all(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        self.stopping = true;
+        self.forget_waits();
+        for index in queue.in_flight.all() {
+            let ticket = queue.in_flight.slot(index).ticket;
+            self.release(queue, ticket, ReleaseCause::Stopping);
+        }
+    }
+
+    fn forget_waits(&mut self) {
+        self.context.gates().forget(self.wake.inbox());
+        self.context.watches().forget(self.wake.inbox());
+        self.wake.clear();
+    }
+
+    /// Ends every request without an answer. Returns how many holds were abandoned.
+    fn abandon_all(&mut self, queue: &mut DeviceQueue<L::Request>) -> u64 {
+        self.forget_waits();
+        let mut done = std::mem::take(&mut self.spare.completions);
+        self.disk.commit();
+        self.disk.drain(&mut done);
+        for completion in done.drain(..) {
+            self.touched(queue, completion);
+        }
+        self.spare.completions = done;
+        // They carry the map of this activation.
+        self.spare.buffers.clear();
+
+        // Releases that were under way are for requests that end here; a stop still counts.
+        self.wake.inbox().take(&mut self.spare.messages);
+        self.stopping |= self
+            .spare
+            .messages
+            .drain(..)
+            .any(|message| message == Message::Stop);
+
+        let mut abandoned = 0;
+        for index in queue.in_flight.all() {
+            let slot = queue.in_flight.slot(index);
+            self.wake.inbox().unpark(slot.ticket);
+            if let Some(hold) = slot.hold.take() {
+                abandoned += 1;
+                let id = hold.id();
+                let how = hold.abandon(&mut queue.shard, &slot.ranges);
+                let request = self.request_id(slot.ordinal);
+                self.emit(|| EventKind::HoldClosed {
+                    hold: id,
+                    request,
+                    how,
+                });
+            }
+            slot.step(Step::Abandon);
+            queue.in_flight.remove(index);
+        }
+        abandoned
+    }
+}

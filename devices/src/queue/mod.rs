@@ -1,0 +1,21 @@
+//! The one place where order lives: kick, pop, park, run, complete, signal.
+//!
+//! A device describes its requests by implementing [`Logic`]; [`Handler`] does the rest and is the only one that knows about faults,
+//! holds, time and interrupts. The order of one request is drawn in [`handler`].
+
+mod complete;
+mod core;
+mod device_queue;
+mod fetch;
+pub mod handler;
+mod in_flight;
+pub mod logic;
+mod payload;
+mod ring;
+mod run;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+pub use handler::{Handler, Options};
+pub use logic::{Chain, Logic, Parsed, Refusal, Segment, Stage};

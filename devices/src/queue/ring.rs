@@ -1,0 +1,202 @@
+//! The driver's rings: copies chains out, publishes used elements, decides on notifications.
+//!
+//! Built on virtio-queue, which bounds every walk by the size of the table. What it cannot tell apart (a chain that ended and one that
+//! broke off) is told apart here. Everything read from guest memory is read once.
+
+use std::sync::atomic::Ordering;
+
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::logic::{Chain, Segment};
+
+/// The longest chain that is accepted when the queue itself is shorter (an indirect table may be longer than the queue only by
+/// a guest mistake that drivers are known to make).
+const MIN_LONGEST_CHAIN: usize = 256;
+
+/// The rings can not be used any more: only a reset helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RingBroken {
+    #[error("the available index is more than the queue's size ahead")]
+    AvailableIndex,
+    #[error("the available ring names a descriptor outside the table")]
+    Head,
+    #[error("the rings are outside guest memory")]
+    Memory,
+}
+
+/// Chains that were popped together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    chains: Vec<Popped>,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Popped {
+    head: u16,
+    end: usize,
+    defect: Option<&'static str>,
+}
+
+impl Batch {
+    /// Each chain, or what is wrong with it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Chain<'_>, Option<&'static str>)> {
+        let mut start = 0;
+        self.chains.iter().map(move |popped| {
+            let segments = &self.segments[start..popped.end];
+            start = popped.end;
+            (
+                Chain {
+                    head: popped.head,
+                    segments,
+                },
+                popped.defect,
+            )
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.chains.len()
+    }
+
+    fn clear(&mut self) {
+        self.chains.clear();
+        self.segments.clear();
+    }
+}
+
+/// The rings of one queue.
+#[derive(Debug)]
+pub(super) struct Ring {
+    queue: Queue,
+    longest_chain: usize,
+    /// Used elements were published since the last decision on a notification.
+    published: bool,
+}
+
+impl Ring {
+    /// `None` if the rings are not in guest memory or the queue's size is not usable.
+    pub(super) fn new(
+        mut queue: Queue,
+        memory: &GuestMemoryMmap<()>,
+        event_idx: bool,
+    ) -> Option<Self> {
+        if !queue.size().is_power_of_two() || !queue.is_valid(memory) {
+            return None;
+        }
+        queue.set_event_idx(event_idx);
+        Some(Self {
+            longest_chain: usize::from(queue.size()).max(MIN_LONGEST_CHAIN),
+            queue,
+            published: false,
+        })
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Pops up to `limit` chains into `batch`, which is emptied first.
+    #[inline]
+    pub(super) fn pop(
+        &mut self,
+        memory: &GuestMemoryMmap<()>,
+        limit: usize,
+        batch: &mut Batch,
+    ) -> Result<(), RingBroken> {
+        batch.clear();
+        let size = self.queue.size();
+        let mut available = self.queue.iter(memory).map_err(|error| match error {
+            virtio_queue::Error::InvalidAvailRingIndex => RingBroken::AvailableIndex,
+            _ => RingBroken::Memory,
+        })?;
+        while batch.chains.len() < limit {
+            let Some(mut chain) = available.next() else {
+                break;
+            };
+            if chain.head_index() >= size {
+                return Err(RingBroken::Head);
+            }
+            let head = chain.head_index();
+            let defect = copy_chain(&mut chain, self.longest_chain, &mut batch.segments);
+            let end = batch.segments.len();
+            batch.chains.push(Popped { head, end, defect });
+        }
+        Ok(())
+    }
+
+    /// Publishes a used element: from now on the guest owns the chain's pages.
+    #[inline]
+    pub(super) fn add_used(
+        &mut self,
+        memory: &GuestMemoryMmap<()>,
+        head: u16,
+        written: u32,
+    ) -> Result<(), RingBroken> {
+        let used = self.queue.add_used(memory, head, written);
+        used.map_err(|_| RingBroken::Memory)?;
+        self.published = true;
+        Ok(())
+    }
+
+    /// Asks the driver not to kick while the queue is being served anyway.
+    pub(super) fn disable_kicks(&mut self, memory: &GuestMemoryMmap<()>) -> Result<(), RingBroken> {
+        let disabled = self.queue.disable_notification(memory);
+        disabled.map_err(|_| RingBroken::Memory)
+    }
+
+    /// Asks for kicks again. `true`: there is more already, for which no kick may come.
+    pub(super) fn enable_kicks(
+        &mut self,
+        memory: &GuestMemoryMmap<()>,
+    ) -> Result<bool, RingBroken> {
+        let more = self.queue.enable_notification(memory);
+        more.map_err(|_| RingBroken::Memory)
+    }
+
+    /// Whether the driver wants to be told about what was published since the last call.
+    pub(super) fn needs_signal(
+        &mut self,
+        memory: &GuestMemoryMmap<()>,
+    ) -> Result<bool, RingBroken> {
+        if !std::mem::take(&mut self.published) {
+            return Ok(false);
+        }
+        let wanted = self.queue.needs_notification(memory);
+        let wanted = wanted.map_err(|_| RingBroken::Memory)?;
+        // Without VIRTIO_F_EVENT_IDX the driver speaks through the flag, which virtio-queue does not read (virtio 1.2, 2.7.7.2).
+        Ok(wanted && (self.queue.event_idx_enabled() || !self.interrupts_suppressed(memory)?))
+    }
+
+    fn interrupts_suppressed(&self, memory: &GuestMemoryMmap<()>) -> Result<bool, RingBroken> {
+        let flags = memory.load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
+        let flags = u16::from_le(flags.map_err(|_| RingBroken::Memory)?);
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT != 0)
+    }
+}
+
+/// Copies a chain's descriptors; says what is wrong if it breaks off.
+#[inline]
+fn copy_chain(
+    chain: &mut virtio_queue::DescriptorChain<&GuestMemoryMmap<()>>,
+    longest: usize,
+    segments: &mut Vec<Segment>,
+) -> Option<&'static str> {
+    let start = segments.len();
+    let mut goes_on = true;
+    for descriptor in chain {
+        if segments.len() - start == longest {
+            return Some("a chain is longer than the queue");
+        }
+        goes_on = descriptor.has_next();
+        segments.push(Segment {
+            addr: descriptor.addr().0,
+            len: descriptor.len(),
+            writable: descriptor.is_write_only(),
+        });
+    }
+    // The walk ends early at a loop, an index outside the table, a bad indirect table, or more than 2^32 bytes.
+    goes_on.then_some("a chain breaks off: a loop, a bad next index or a bad indirect table")
+}

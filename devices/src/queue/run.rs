@@ -1,0 +1,227 @@
+//! From the start of a request to the end of its work.
+
+use std::io;
+
+use crate::backend::{Buffers, Completion, Submitted, Transfer, Work};
+use crate::fault::Ticket;
+use crate::memory;
+use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Point, Status};
+
+use super::core::Core;
+use super::device_queue::DeviceQueue;
+use super::in_flight::{Slot, State, Step};
+use super::logic::{Logic, Stage};
+use super::payload::spelled;
+
+impl<L: Logic> Core<L> {
+    /// Starts a request that is ready.
+    #[inline]
+    pub(super) fn start(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        let slot = queue.in_flight.slot(index);
+        slot.step(Step::Start);
+        match slot.refused {
+            Some(status) => self.executed(queue, index, status, None),
+            None => self.advance(queue, index),
+        }
+    }
+
+    /// Works through the stages until one is under way or all are done.
+    fn advance(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        loop {
+            let slot = queue.in_flight.slot(index);
+            match self.logic.stage(&slot.request, slot.stage) {
+                Stage::Done(status) => return self.executed(queue, index, status, None),
+                Stage::Fill(bytes) => {
+                    self.fill(queue, index, &bytes);
+                }
+                Stage::Disk {
+                    work: Work::Flush, ..
+                } if slot.planted == Some(Planted::LyingFlush) => {
+                    slot.stage += 1;
+                    self.emit(|| EventKind::PlantedFault {
+                        request: self.request_id(slot.ordinal),
+                        planted: Planted::LyingFlush,
+                    });
+                }
+                Stage::Disk { work, offset, len } => {
+                    let transfer = self.transfer(queue, index, work, offset, len);
+                    let Submitted::Done(completion) = self.disk.submit(transfer) else {
+                        return;
+                    };
+                    if let Some(error) = self.touched(queue, completion) {
+                        return self.failed(queue, index, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A background operation ended.
+    pub(super) fn on_completion(
+        &mut self,
+        queue: &mut DeviceQueue<L::Request>,
+        completion: Completion,
+    ) {
+        let ticket = Ticket(completion.transfer.token);
+        let running = queue
+            .in_flight
+            .find(ticket)
+            .filter(|index| queue.in_flight.slot(*index).state() == State::Running);
+        let index = running
+            .expect("in flight: a backend completes each transfer once, and a reset drains it");
+        match self.touched(queue, completion) {
+            Some(error) => self.failed(queue, index, &error),
+            None => self.advance(queue, index),
+        }
+    }
+
+    #[inline]
+    fn transfer(
+        &mut self,
+        queue: &mut DeviceQueue<L::Request>,
+        index: u16,
+        work: Work,
+        offset: u64,
+        len: u64,
+    ) -> Transfer {
+        let slot = queue.in_flight.slot(index);
+        let buffers = match work {
+            Work::Read | Work::Write => match slot.copy.take() {
+                Some(copy) => Buffers::Owned(copy),
+                None => {
+                    self.emit(|| EventKind::TouchBegan {
+                        request: self.request_id(slot.ordinal),
+                    });
+                    guest_buffers(self.spare.buffers.pop(), queue, index)
+                }
+            },
+            Work::Flush | Work::Discard | Work::WriteZeroes { .. } => Buffers::None,
+        };
+        Transfer {
+            token: queue.in_flight.slot(index).ticket.0,
+            work,
+            offset,
+            len,
+            buffers,
+        }
+    }
+
+    /// Takes back a transfer: the device has stopped touching its payload. Returns the host's error.
+    #[inline]
+    pub(super) fn touched(
+        &mut self,
+        queue: &mut DeviceQueue<L::Request>,
+        completion: Completion,
+    ) -> Option<io::Error> {
+        let Completion { transfer, result } = completion;
+        let index = queue.in_flight.find(Ticket(transfer.token))?;
+        let slot = queue.in_flight.slot(index);
+        slot.stage += 1;
+        let is_write = slot.direction == Some(Direction::ToDevice);
+        match transfer.buffers {
+            Buffers::None => {}
+            Buffers::Owned(copy) => {
+                self.spare.copies.push(copy);
+                if self.options.hash {
+                    // The copy was hashed when it was made, and nobody else could change it.
+                    self.emit(|| self.hashed(slot, Moment::Transfer, &slot.hashes));
+                }
+            }
+            guest @ Buffers::Guest { .. } => {
+                self.spare.buffers.push(guest);
+                self.emit(|| EventKind::TouchEnded {
+                    request: self.request_id(slot.ordinal),
+                });
+                if self.options.hash && is_write {
+                    self.hasher.hash_guest(&queue.memory, &slot.ranges);
+                    self.emit(|| self.hashed(slot, Moment::Transfer, &self.hasher.hashes));
+                }
+            }
+        }
+        result.err()
+    }
+
+    pub(super) fn hashed(
+        &self,
+        slot: &Slot<L::Request>,
+        moment: Moment,
+        hashes: &[u64],
+    ) -> EventKind {
+        EventKind::PayloadHashed {
+            request: self.request_id(slot.ordinal),
+            moment,
+            pages: spelled(&slot.ranges, hashes),
+        }
+    }
+
+    /// The device itself writes the payload.
+    fn fill(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16, bytes: &[u8]) {
+        let slot = queue.in_flight.slot(index);
+        slot.stage += 1;
+        let request = self.request_id(slot.ordinal);
+        self.emit(|| EventKind::TouchBegan {
+            request: request.clone(),
+        });
+        let written = memory::write(&queue.memory, &slot.ranges, bytes);
+        written.expect("the payload was checked when the chain was parsed");
+        self.emit(|| EventKind::TouchEnded { request });
+    }
+
+    fn failed(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16, error: &io::Error) {
+        self.host_error(error, queue.in_flight.slot(index));
+        self.executed(queue, index, Status::Ioerr, Some(error));
+    }
+
+    /// The point `executed`: the host operation ended, the frames are still held.
+    #[inline]
+    fn executed(
+        &mut self,
+        queue: &mut DeviceQueue<L::Request>,
+        index: u16,
+        status: Status,
+        error: Option<&io::Error>,
+    ) {
+        let slot = queue.in_flight.slot(index);
+        slot.step(Step::Execute);
+        slot.status = status;
+        self.emit(|| EventKind::Executed {
+            request: self.request_id(slot.ordinal),
+            status,
+            host_error: error.map(ToString::to_string),
+        });
+        self.reached(slot, Point::Executed);
+        if let Some(decision) = self.decide(slot, Point::Executed) {
+            slot.status = decision.fail.unwrap_or(status);
+            slot.planted = decision.planted.or(slot.planted);
+            if decision
+                .hold
+                .is_some_and(|hold| self.park(queue, index, Point::Executed, &hold))
+            {
+                return;
+            }
+        }
+        self.complete(queue, index);
+    }
+}
+
+/// The payload for the backend, in buffers that were used before if there are any.
+#[inline]
+fn guest_buffers<R: Clone + Default>(
+    spare: Option<Buffers>,
+    queue: &mut DeviceQueue<R>,
+    index: u16,
+) -> Buffers {
+    let slot = queue.in_flight.slot(index);
+    let from: &[GuestRange] = &slot.ranges;
+    match spare {
+        Some(Buffers::Guest { memory, mut ranges }) => {
+            ranges.clear();
+            ranges.extend_from_slice(from);
+            Buffers::Guest { memory, ranges }
+        }
+        Some(Buffers::None | Buffers::Owned(_)) | None => Buffers::Guest {
+            ranges: from.to_vec(),
+            memory: queue.memory.clone(),
+        },
+    }
+}
