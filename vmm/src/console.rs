@@ -44,11 +44,14 @@ pub(crate) enum Input {
     Terminal,
 }
 
+type ByteSink = Box<dyn FnMut(&[u8]) + Send>;
+type LineSink = Box<dyn FnMut(&str) + Send>;
+
 pub(crate) enum Sink {
     File(BufWriter<File>),
     Stdout,
-    Bytes(Box<dyn FnMut(&[u8]) + Send>),
-    Lines(Box<dyn FnMut(&str) + Send>),
+    Bytes(ByteSink),
+    Lines(LineSink),
 }
 
 impl Console {

@@ -7,21 +7,22 @@ use std::sync::Arc;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
 use pincushion_devices::device::{Memory, SharedDevice};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use pincushion_devices::trace::Tracer;
+use pincushion_devices::transport::{MmioTransport, QUEUE_NOTIFY};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::acpi::VirtioWindow;
 use crate::bus::{Bus, BusDevice, Flow};
-use crate::event_loop::{Source, lock};
+use crate::event_loop::Source;
 use crate::irq::{IrqLine, virtio_gsi};
 use crate::layout::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_WINDOW};
 use crate::machine::MachineError;
 
 struct Slot {
     device: SharedDevice,
-    transport: Arc<Window>,
+    window: Arc<Window>,
     irq: IrqLine,
     base: u64,
-    kicks: Vec<Arc<EventFd>>,
 }
 
 /// All devices of a machine.
@@ -30,33 +31,31 @@ pub(crate) struct DeviceManager {
 }
 
 impl DeviceManager {
-    /// Gives each device its window, its line and its eventfds.
-    pub(crate) fn new(devices: Vec<SharedDevice>, memory: &Memory) -> Result<Self, MachineError> {
+    /// Gives each device its window, its line and its registers.
+    pub(crate) fn new(
+        devices: Vec<SharedDevice>,
+        memory: &Memory,
+        tracer: &Arc<Tracer>,
+    ) -> Result<Self, MachineError> {
         let count = devices.len();
         let slots = devices.into_iter().enumerate().map(|(index, device)| {
             let gsi = virtio_gsi(index).ok_or(MachineError::TooManyDevices { count })?;
-            let irq = IrqLine::new(gsi).map_err(MachineError::host("create an interrupt line"))?;
-            let queues = lock(&device).queue_max_sizes().len();
-            let kicks = (0..queues)
-                .map(|_| EventFd::new(EFD_NONBLOCK).map(Arc::new))
-                .collect::<Result<_, _>>()
-                .map_err(MachineError::host("create a kick eventfd"))?;
-            let event = irq
-                .event()
-                .try_clone()
-                .map_err(MachineError::host("create an interrupt line"))?;
-            let transport = Arc::new(Window(MmioTransport::new(
-                device.clone(),
-                memory.clone(),
-                event,
-            )));
+            let new_line = || {
+                let irq = IrqLine::new(gsi)?;
+                let event = irq.event().try_clone()?;
+                Ok((irq, event))
+            };
+            let (irq, event) =
+                new_line().map_err(MachineError::host("create an interrupt line"))?;
+            let transport =
+                MmioTransport::new(device.clone(), memory.clone(), event, tracer.clone())
+                    .map_err(MachineError::host("create a kick eventfd"))?;
             let base = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_WINDOW;
             Ok(Slot {
                 device,
-                transport,
+                window: Arc::new(Window(transport)),
                 irq,
                 base,
-                kicks,
             })
         });
         Ok(Self {
@@ -76,7 +75,7 @@ impl DeviceManager {
     /// Puts the windows on the bus.
     pub(crate) fn add_to(&self, bus: &mut Bus) {
         for slot in &self.slots {
-            bus.insert(slot.base, VIRTIO_MMIO_WINDOW, slot.transport.clone())
+            bus.insert(slot.base, VIRTIO_MMIO_WINDOW, slot.window.clone())
                 .expect("windows do not overlap");
         }
     }
@@ -88,7 +87,7 @@ impl DeviceManager {
                 .connect(vm)
                 .map_err(MachineError::kvm("connect a device's interrupt"))?;
             let notify = IoEventAddress::Mmio(slot.base + QUEUE_NOTIFY);
-            for (queue, kick) in (0u32..).zip(&slot.kicks) {
+            for (queue, kick) in (0u32..).zip(slot.window.0.kick_fds()) {
                 // EAGAIN means that nothing was left over.
                 let _ = kick.read();
                 vm.register_ioevent(kick.as_ref(), &notify, queue)
@@ -106,7 +105,7 @@ impl DeviceManager {
                 queue,
                 event: event.clone(),
             };
-            let mut sources: Vec<_> = (0..).zip(&slot.kicks).map(kick).collect();
+            let mut sources: Vec<_> = (0..).zip(slot.window.0.kick_fds()).map(kick).collect();
             sources.push(Source::Wake {
                 device: slot.device.clone(),
             });
@@ -118,7 +117,7 @@ impl DeviceManager {
     /// Resets every device: its queues stop and what it holds is abandoned.
     pub(crate) fn reset(&self) {
         for slot in &self.slots {
-            slot.transport.reset();
+            slot.window.reset();
         }
     }
 }
@@ -138,19 +137,5 @@ impl BusDevice for Window {
 
     fn reset(&self) {
         self.0.reset();
-    }
-}
-
-// TEMPORARY
-const QUEUE_NOTIFY: u64 = 0x50;
-struct MmioTransport(SharedDevice, Memory, EventFd);
-impl MmioTransport {
-    fn new(d: SharedDevice, m: Memory, e: EventFd) -> Self {
-        Self(d, m, e)
-    }
-    fn read(&self, _o: u64, _d: &mut [u8]) {}
-    fn write(&self, _o: u64, _d: &[u8]) {}
-    fn reset(&self) {
-        lock(&self.0).reset();
     }
 }

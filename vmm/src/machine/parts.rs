@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{Kvm, VcpuFd};
 use pincushion_devices::device::{Memory, SharedDevice};
+use pincushion_devices::trace::Tracer;
 
 use super::config::MachineConfig;
 use super::error::MachineError;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub console: Console,
     /// Who hears the scenario agent; without it the agent's ports do not exist.
     pub agent: Option<AgentHandler>,
+    /// The event log, which hears of what the guest's drivers do wrong. The default one is heard by nobody.
+    pub tracer: Arc<Tracer>,
 }
 
 /// A machine about to run.
@@ -83,7 +86,7 @@ impl Machine {
         )));
         let com1 = serial_port("com1", COM1_GSI, output)?;
         let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
-        let devices = DeviceManager::new(parts.devices, &memory)?;
+        let devices = DeviceManager::new(parts.devices, &memory, &parts.tracer)?;
         let mut buses = Buses::default();
         add_platform(&mut buses, &com1, &com2, parts.agent);
         devices.add_to(&mut buses.mmio);
