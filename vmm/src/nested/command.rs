@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{Access, Named, NestedArgs, inner_command, named_files, source_and_target};
+use super::config::{Command, Ended, NestedConfig};
 use super::error::{NestedError, host, host_file};
 use super::image::{boot_files, find_agent};
-use super::machine::{Command, Ended, NestedConfig, NestedMachine};
+use super::machine::NestedMachine;
 use super::qemu::ensure_qemu;
 use super::signals::Forwarder;
 use crate::exit_code;

@@ -64,7 +64,7 @@ pub enum NestedError {
     /// KVM does not work in there.
     #[error("the nested machine cannot make virtual machines: {0}")]
     NoKvm(String),
-    /// The kernel in there measured its clock wrongly, twice.
+    /// The kernel in there measured its clock wrongly.
     #[error(
         "the nested machine calibrated its clock wrongly, guests would hang in it: {0}; try again on a calmer host"
     )]

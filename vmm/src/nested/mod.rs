@@ -24,17 +24,19 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | args.rs, command.rs, signals.rs | the command `pincushion nested` |
-//! | machine.rs | [`NestedMachine`]: boot, run, put, get |
+//! | machine.rs, run.rs, config.rs | [`NestedMachine`]: boot, run, put, get |
 //! | session.rs, transfer.rs | the conversation with the agent; files |
 //! | qemu.rs, process.rs, tsc.rs, image.rs | QEMU's command line and process, the clock, what it boots |
 
 mod args;
 mod command;
+mod config;
 mod error;
 mod image;
 mod machine;
 mod process;
 mod qemu;
+mod run;
 mod session;
 mod signals;
 #[cfg(test)]
@@ -44,7 +46,9 @@ mod tsc;
 
 pub use args::NestedArgs;
 pub use command::{command, install_programs};
+pub use config::{Command, Ended, NestedConfig};
 pub use error::NestedError;
 pub use image::{boot_files, find_agent};
-pub use machine::{Command, Ended, NestedConfig, NestedMachine, Signaller};
+pub use machine::NestedMachine;
 pub use qemu::{ensure_qemu, find_qemu};
+pub use session::Signaller;

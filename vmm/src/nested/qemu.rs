@@ -1,13 +1,15 @@
 //! QEMU: where it is, how it comes here, and how the nested machine is made of it.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pincushion_abi::nested::PORT_NAME;
 
-use super::error::NestedError;
-use super::machine::NestedConfig;
+use super::config::NestedConfig;
+use super::error::{NestedError, host};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -27,6 +29,9 @@ pub fn find_qemu() -> Result<PathBuf, NestedError> {
         .ok_or(NestedError::QemuMissing)
 }
 
+/// How much of a failed installation is told.
+const LAST_LINES: usize = 10;
+
 /// Finds QEMU, and installs it from the distribution first if it is missing and we are root. `progress` gets lines
 /// for the user.
 ///
@@ -42,49 +47,75 @@ pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
     }
     progress(&format!("installing QEMU: {INSTALL_LINE}"));
     // The lists may be missing (containers) or old: only then is the update worth its time.
-    if apt_get(INSTALL_LINE).is_err() {
+    if apt_get(INSTALL_LINE, progress).is_err() {
         progress("that failed; fetching the package lists first: apt-get update");
-        apt_get("apt-get update")?;
-        apt_get(INSTALL_LINE)?;
+        apt_get("apt-get update", progress)?;
+        apt_get(INSTALL_LINE, progress)?;
     }
     find_qemu()
 }
 
-/// Runs one of our own `apt-get` lines without any question to the user.
-fn apt_get(line: &str) -> Result<(), NestedError> {
+/// Runs one of our own `apt-get` lines without any question to the user, who sees what is unpacked and set up.
+fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
-    // Another apt-get may be at work: wait for it instead of failing.
-    let output = Command::new(program)
+    let (output, sink) = io::pipe().map_err(host("make a pipe"))?;
+    let errors = sink.try_clone().map_err(host("share a pipe"))?;
+    let mut child = Command::new(program)
+        // Another apt-get may be at work: wait for it instead of failing.
         .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(words)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
-        .output()
+        .stdout(sink)
+        .stderr(errors)
+        .spawn()
         .map_err(|_| NestedError::QemuMissing)?;
-    if output.status.success() {
+    let mut last = VecDeque::new();
+    // The command held our ends of the pipe and was dropped: the lines end with apt-get.
+    for text in BufReader::new(output).lines().map_while(Result::ok) {
+        if text.starts_with("Unpacking") || text.starts_with("Setting up") {
+            progress(&text);
+        }
+        last.push_back(text);
+        if last.len() > LAST_LINES {
+            last.pop_front();
+        }
+    }
+    let status = child.wait().map_err(host("wait for apt-get"))?;
+    if status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let last: Vec<_> = said.lines().rev().take(10).collect();
     Err(NestedError::InstallQemu {
         line: line.to_owned(),
-        status: output.status.to_string(),
-        output: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+        status: status.to_string(),
+        output: Vec::from(last).join("\n"),
     })
 }
 
-/// QEMU's command line. The agent's port is QEMU's standard input, a socket; the console is its standard output.
+/// The nested kernel's parameters, less those that depend on the clock.
 ///
-/// * `q35` with `qboot.rom`: SeaBIOS costs seconds. `microvm` never comes up under TCG: it has no timer to calibrate by.
-/// * `-no-reboot` with `panic=-1`: a kernel that panics ends QEMU, which the host sees at once.
+/// * `panic=-1 oops=panic` with QEMU's `-no-reboot`: a kernel that is broken ends QEMU, which the host sees at once.
 /// * `maxcpus=1`: the agent wakes the other CPUs when the kernel has done with rewriting its own code, which does not always go
 ///   well on several emulated CPUs.
+/// * `tsc=reliable`, `nowatchdog`: on a busy host the emulated timers drift against the counter, and CPUs stand still; the kernel
+///   shall not conclude anything from that.
 /// * `quiet`: each character on an emulated serial line costs two exits of the emulated CPU.
+/// * The rest leaves out what costs time and is of no use here; all in all the boot takes half the instructions.
+const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 oops=panic maxcpus=1 tsc=reliable nowatchdog \
+     mitigations=off audit=0 lsm=capability cryptomgr.notests \
+     initcall_blacklist=jent_mod_init,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init";
+
+/// Ticks of the kernel's own clock in a second (`CONFIG_HZ` of Debian's kernels).
+const KERNEL_HZ: u64 = 250;
+
+/// QEMU's command line. The agent's port is QEMU's standard input, a socket; the console is its standard output.
+///
+/// `q35` with `qboot.rom`: SeaBIOS costs seconds. `microvm` never comes up under TCG: it has no timer to calibrate by.
 pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString> {
-    let kernel_words =
-        format!("console=ttyS0 quiet panic=-1 maxcpus=1 tsc_early_khz={tsc_khz} mitigations=off");
+    // What the kernel would measure by waiting, and measure wrongly on a busy host.
+    let loops_per_jiffy = tsc_khz * 1000 / KERNEL_HZ;
+    let kernel_words = format!("{KERNEL_WORDS} tsc_early_khz={tsc_khz} lpj={loops_per_jiffy}");
     let text = |word: &str| OsString::from(word);
     let mut line: Vec<OsString> = "-accel tcg,thread=multi -cpu max -M q35 -bios qboot.rom \
          -nodefaults -no-user-config -display none -no-reboot -serial file:/proc/self/fd/1 \

@@ -33,10 +33,16 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
-    open: HashMap<u32, mpsc::Sender<Frame>>,
+    open: HashMap<u32, Open>,
     last: u32,
     /// Set when the stream has ended, with the reason if it was a bad one.
     ended: Option<Option<String>>,
+}
+
+struct Open {
+    sender: mpsc::Sender<Frame>,
+    /// Whether a command runs in it: only these get the user's signals.
+    is_command: bool,
 }
 
 /// Why there is no next frame.
@@ -55,7 +61,11 @@ impl Session {
             .set_write_timeout(Some(WRITE_LIMIT))
             .map_err(host("limit the time of a write"))?;
         let reading = stream.try_clone().map_err(host("share a socket"))?;
-        let (hello, greeting) = mpsc::channel();
+        let (sender, greeting) = mpsc::channel();
+        let hello = Open {
+            sender,
+            is_command: false,
+        };
         let shared = Arc::new(Shared {
             writer: Mutex::new(stream),
             table: Mutex::new(Table {
@@ -85,7 +95,8 @@ impl Session {
             }
             table.last += 1;
             let id = table.last;
-            table.open.insert(id, sender);
+            let is_command = matches!(request, Request::Run { .. });
+            table.open.insert(id, Open { sender, is_command });
             id
         };
         let channel = Channel {
@@ -125,7 +136,7 @@ impl Shared {
                     let table = lock(&self.table);
                     // A channel that was given up gets no more; nor does one that never was.
                     if let Some(channel) = table.open.get(&frame.channel) {
-                        let _ = channel.send(frame);
+                        let _ = channel.sender.send(frame);
                     }
                 }
                 Ok(None) | Err(WireError::Io(_)) => break None,
@@ -278,8 +289,12 @@ pub struct Signaller(Arc<Shared>);
 impl Signaller {
     /// Sends signal `number` to every command that runs in the machine. A machine that is gone hears nothing.
     pub fn signal_all(&self, number: i32) {
-        let open: Vec<u32> = lock(&self.0.table).open.keys().copied().collect();
-        for channel in open {
+        let commands: Vec<u32> = {
+            let table = lock(&self.0.table);
+            let commands = table.open.iter().filter(|(_, open)| open.is_command);
+            commands.map(|(channel, _)| *channel).collect()
+        };
+        for channel in commands {
             let _ = self.0.send(&signal_frame(channel, number));
         }
     }

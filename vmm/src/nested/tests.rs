@@ -211,7 +211,7 @@ fn a_signal_reaches_the_command() {
             Ok(())
         }
     }
-    let command = shell("trap 'exit 42' INT; echo ready; while :; do sleep 1; done");
+    let command = shell("trap 'exit 42' INT; echo ready; sleep 1000 & wait");
     let ended = machine.run(&command, &mut SignalAtFirstWord(signaller), &mut io::sink());
     assert_eq!(ended.unwrap(), Ended::Exited(42));
 }

@@ -87,7 +87,7 @@ impl Server {
             // A channel that is not there has just ended; its reply is under way.
             Kind::Signal => {
                 let signal = frame.parse_i32()?;
-                // The host gave up a file it was sending.
+                // Or the host gives up a file that it was sending, and listens no more.
                 self.incoming.remove(&channel);
                 if let Some(flow) = self.flow(channel) {
                     flow.add_signal(signal);
@@ -275,5 +275,123 @@ fn remove(path: &Path) -> io::Result<()> {
     match removed {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_abi::nested::VERSION;
+
+    use super::*;
+
+    /// Serves `frames` to the end of the stream, with answers to nobody.
+    fn served(frames: &[Frame]) -> Result<(), ServeError> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            frame.write_to(&mut bytes).unwrap();
+        }
+        serve_bytes(&bytes)
+    }
+
+    fn serve_bytes(bytes: &[u8]) -> Result<(), ServeError> {
+        let hello = Hello {
+            version: VERSION,
+            kernel: String::new(),
+            kvm_trouble: None,
+            tsc_trouble: None,
+            warnings: Vec::new(),
+        };
+        serve(&mut &*bytes, io::sink(), &hello, None)
+    }
+
+    fn request(channel: u32, request: &Request) -> Frame {
+        Frame::json(Kind::Request, channel, request).unwrap()
+    }
+
+    fn endless(channel: u32) -> Frame {
+        let run = Request::Run {
+            argv: vec!["sleep".into(), "1000".into()],
+            env: Default::default(),
+            cwd: "/".into(),
+        };
+        request(channel, &run)
+    }
+
+    #[test]
+    fn what_runs_when_the_host_goes_is_ended() {
+        served(&[endless(1), endless(2)]).unwrap();
+    }
+
+    #[test]
+    fn a_stream_that_makes_no_sense_ends_the_service_and_what_runs() {
+        let mut bytes = Vec::new();
+        endless(1).write_to(&mut bytes).unwrap();
+        bytes.extend_from_slice(b"\x63pin nonsense");
+        let error = serve_bytes(&bytes).unwrap_err();
+        assert!(
+            matches!(error, ServeError::Wire(WireError::Kind(0x63))),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn requests_that_cannot_be_read_are_refused() {
+        for json in [
+            "",
+            "{}",
+            r#"{"do":"fly"}"#,
+            r#"{"do":"get","path":"/","more":1}"#,
+        ] {
+            let frame = Frame::new(Kind::Request, 1, json.into());
+            let error = served(&[frame]).unwrap_err();
+            assert!(matches!(error, ServeError::Wire(_)), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_channel_is_opened_once() {
+        let error = served(&[endless(7), endless(7)]).unwrap_err();
+        assert!(matches!(error, ServeError::ChannelInUse(7)), "{error}");
+    }
+
+    #[test]
+    fn only_an_agent_says_what_an_agent_says() {
+        for kind in [
+            Kind::Hello,
+            Kind::Reply,
+            Kind::Entry,
+            Kind::Stdout,
+            Kind::Stderr,
+        ] {
+            let error = served(&[Frame::new(kind, 1, Vec::new())]).unwrap_err();
+            assert!(matches!(error, ServeError::WrongDirection(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_for_a_channel_that_is_gone_are_not_heard() {
+        let number = 9_i32.to_le_bytes().to_vec();
+        served(&[
+            Frame::new(Kind::Data, 1, vec![0; 8]),
+            Frame::new(Kind::End, 1, Vec::new()),
+            Frame::new(Kind::Signal, 1, number.clone()),
+            Frame::new(Kind::Credit, 1, number),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_not_completed_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = Request::Put {
+            path: dir.path().join("file"),
+            mode: 0o644,
+            len: 4,
+            digest: None,
+        };
+        let outside = Frame::new(Kind::Data, 1, vec![0; 8 + 5]);
+        served(&[request(1, &put), outside]).unwrap();
+        served(&[request(1, &put)]).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
