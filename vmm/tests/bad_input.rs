@@ -20,8 +20,8 @@ fn refusal(config: MachineConfig) -> MachineError {
 }
 
 fn file(content: &[u8]) -> NamedTempFile {
-    let mut file = NamedTempFile::new().unwrap();
-    file.write_all(content).unwrap();
+    let mut file = NamedTempFile::new().expect("a temporary file");
+    file.write_all(content).expect("a small file");
     file
 }
 
@@ -117,7 +117,7 @@ fn an_initrd_that_is_missing_or_bigger_than_memory() {
         refusal(with_initrd(Path::new("/nowhere"))),
         MachineError::Initrd(InitrdError::Read { .. })
     ));
-    let big = NamedTempFile::new().unwrap();
+    let big = NamedTempFile::new().expect("a temporary file");
     big.as_file().set_len(4 << 20).unwrap();
     assert!(matches!(
         refusal(with_initrd(big.path())),

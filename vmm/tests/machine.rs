@@ -16,7 +16,7 @@ const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 /// Runs `payload` to its end; `None` without KVM.
 fn run(payload: &Payload, parts: Parts, limit: Option<Duration>) -> Option<Exit> {
     let kernel = payload.to_kernel();
-    let mut running = machine(kernel.path(), parts)?.start().unwrap();
+    let mut running = machine(kernel.path(), parts)?.start().expect("threads");
     Some(running.wait(limit))
 }
 
@@ -24,7 +24,11 @@ fn console_lines() -> (Console, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = lines.clone();
     (
-        Console::new().to_lines(move |line| sink.lock().unwrap().push(line.to_owned())),
+        Console::new().to_lines(move |line| {
+            sink.lock()
+                .expect("no panic while locked")
+                .push(line.to_owned())
+        }),
         lines,
     )
 }

@@ -9,13 +9,13 @@ use support::{Payload, machine_with};
 
 fn count(what: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{what}"))
-        .unwrap()
+        .expect("procfs")
         .count()
 }
 
 fn mappings_of_guest_memory() -> usize {
     std::fs::read_to_string("/proc/self/maps")
-        .unwrap()
+        .expect("procfs")
         .lines()
         .filter(|line| line.contains("pincushion-ram"))
         .count()
