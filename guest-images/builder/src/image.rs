@@ -17,6 +17,7 @@ use crate::entry::{Kernel, MANIFEST, read_json, write_json, write_recorded};
 use crate::error::{Error, IoContext as _};
 use crate::host_program::{host_program, loader};
 use crate::initramfs::{Initramfs, normal_path};
+use crate::strip::strip;
 use crate::modules::Module;
 use crate::progress::Silent;
 use crate::store::Store;
@@ -171,7 +172,7 @@ impl Store {
 
 impl Contents {
     fn read(spec: &ImageSpec<'_>) -> Result<Self, Error> {
-        let init = fs::read(spec.init).during("read the init program", spec.init)?;
+        let init = strip(fs::read(spec.init).during("read the init program", spec.init)?);
         // Sorted by path and free of doubles, so that the order in which a caller lists files changes nothing.
         let mut files = BTreeMap::new();
         for file in &spec.files {

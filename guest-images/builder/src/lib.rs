@@ -39,6 +39,7 @@ mod modules;
 mod progress;
 mod spec;
 mod store;
+pub mod strip;
 #[cfg(test)]
 mod store_tests;
 #[cfg(test)]
