@@ -313,22 +313,20 @@ impl MmioTransport {
         }
     }
 
-    /// QueueReady becomes 0. Of a queue at work the driver takes its memory back; without VIRTIO_F_RING_RESET the device can
-    /// only stop as a whole.
+    /// QueueReady becomes 0: the driver takes its memory back, and reads 0 when the queue is still (virtio 1.2, 4.2.3.2).
+    /// A device at work can only stop as a whole, so it needs a reset then.
     fn stop_queue(&self, registers: &mut Registers) {
-        let index = registers.queue_index();
         let Some(queue) = registers.selected_mut() else {
             // Drivers take down what they could not set up.
             return;
         };
         let was_ready = std::mem::replace(&mut queue.ready, false);
         if was_ready && self.interrupt.status() & DRIVER_OK != 0 {
-            self.device().reset();
-            self.mistake(
-                index,
-                "stopped one queue of a device at work",
-                "needs reset",
+            log::info!(
+                "{}: the driver stopped a queue, and so the device",
+                self.name
             );
+            self.device().reset();
             self.interrupt.signal_needs_reset();
         }
     }
