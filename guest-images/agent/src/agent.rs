@@ -19,7 +19,7 @@ pub struct Agent {
     /// The way out of the guest.
     pub port: Arc<dyn Port>,
     /// Reaps the agent's children.
-    pub reaper: Reaper,
+    pub reaper: Arc<Reaper>,
     /// Where the reading of the kernel's log stands.
     pub kernel_log: Mutex<KernelLog>,
     names: Mutex<Names>,
@@ -48,7 +48,7 @@ impl Agent {
     pub fn new(port: Arc<dyn Port>) -> Self {
         Self {
             port,
-            reaper: Reaper::default(),
+            reaper: Arc::default(),
             kernel_log: Mutex::default(),
             names: Mutex::default(),
         }

@@ -112,3 +112,48 @@ fn panicked(panic: &(dyn Any + Send)) -> Fault {
         format!("the agent's code for this step panicked: {text}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::port::{Phase, Port};
+
+    /// Panics at the first mark, as a mistake in a step would.
+    #[derive(Default)]
+    struct Faulty(AtomicBool);
+
+    impl Port for Faulty {
+        fn mark(&self, _id: u32, _phase: Phase) {
+            assert!(self.0.swap(true, Ordering::Relaxed), "a mistake of ours");
+        }
+
+        fn report(&self, _report: &Report) {}
+
+        fn seize(&self) {}
+    }
+
+    #[test]
+    fn a_panic_in_a_step_is_its_fault_and_not_the_end_of_the_agent() {
+        let agent = Agent::new(Arc::new(Faulty::default()));
+        let mut stamp = Stamp::new(1, agent.port.as_ref());
+        let Outcome::Failed(fault) = outcome(&agent, &mut stamp, &Step::Sync {}) else {
+            panic!("the step must fail");
+        };
+        assert!(
+            fault.name.contains("panicked: a mistake of ours"),
+            "{}",
+            fault.name
+        );
+        stamp.finish();
+        assert!(matches!(
+            outcome(
+                &agent,
+                &mut Stamp::new(2, agent.port.as_ref()),
+                &Step::Sync {}
+            ),
+            Outcome::Ok(_)
+        ));
+    }
+}

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_keeps_its_copy_and_is_reaped() {
-        let bench = Bench::new().with_reaper();
+        let bench = Bench::with_reaper();
         let store =
             |byte: u8| json!({"op": "store", "map": "m", "len": 4096, "pattern": {"byte": byte}});
         let load = json!({"op": "load", "map": "m", "len": 4096});
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_program_is_run_and_its_output_and_status_told() {
-        let bench = Bench::new().with_reaper();
+        let bench = Bench::with_reaper();
         let script = "echo out; echo err >&2; exit 3";
         let found = bench.ok(json!({"op": "exec", "argv": ["sh", "-c", script]}));
         assert_eq!(found["status"], Value::Number(3));
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_a_fault() {
-        let bench = Bench::new();
+        let bench = Bench::with_reaper();
         let fault = bench.fails(json!({"op": "exec", "argv": ["/no/such/program"]}));
         assert_eq!((fault.call.as_str(), fault.errno), ("execve", 2));
         assert!(

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pincushion_abi::{Fault, Step, Value};
 use serde_json::json;
 
 use crate::agent::Agent;
 use crate::port::{Collector, Port};
+use crate::reaper::Reaper;
 use crate::stamp::Stamp;
 
 /// An agent and what it sent.
@@ -60,11 +61,19 @@ impl Bench {
         self.ok(json!({"op": "open", "path": self.path(name), "flags": ["rdwr", "creat"], "file": name}));
     }
 
-    /// Reaps for the rest of the test run, as PID 1 does.
-    pub fn with_reaper(self) -> Self {
-        let agent = Arc::clone(&self.agent);
-        std::thread::spawn(move || agent.reaper.run());
-        self
+    /// With the reaper of the test run: a process has one, as it waits for all children.
+    pub fn with_reaper() -> Self {
+        static REAPER: OnceLock<Arc<Reaper>> = OnceLock::new();
+        let reaper = REAPER.get_or_init(|| {
+            let reaper = Arc::new(Reaper::default());
+            let for_ever = Arc::clone(&reaper);
+            std::thread::spawn(move || for_ever.run());
+            reaper
+        });
+        let mut bench = Self::new();
+        let agent = Arc::get_mut(&mut bench.agent).expect("nobody else has the new agent yet");
+        agent.reaper = Arc::clone(reaper);
+        bench
     }
 
     /// Whether something is there.
