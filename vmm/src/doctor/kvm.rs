@@ -122,8 +122,9 @@ fn run_payload(kvm: &Kvm) -> Result<Progress, Box<dyn std::error::Error>> {
     write_page_tables(&memory)?;
     write_idt_entry(&memory, payload::LOAD_ADDR + handler)?;
     let mut vcpu = vm.create_vcpu(0)?;
-    enter_long_mode(&vcpu)?;
+    // First, since KVM refuses long mode on a vCPU that does not claim to have it.
     vcpu.set_cpuid2(&kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)?)?;
+    enter_long_mode(&vcpu)?;
     drive(&vm, &mut vcpu)
 }
 
