@@ -59,6 +59,26 @@ pub enum Buffers {
     Owned(Vec<u8>),
 }
 
+impl Buffers {
+    /// Their length in bytes (`u64::MAX` if it is more than a `u64`).
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Guest { ranges, .. } => ranges
+                .iter()
+                .fold(0, |sum: u64, range| sum.saturating_add(range.len)),
+            Self::Owned(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Whether there is no byte in them.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// One piece of work, owned by whoever works on it.
 #[derive(Debug)]
 pub struct Transfer {

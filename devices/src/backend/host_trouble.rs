@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use super::conformance::{Subject, image, pattern, transfer};
+use super::conformance::subject::{Subject, image, pattern, transfer};
 use super::disk::{Buffers, Work};
 use super::{Backend, DiskOptions, FileOptions, OpenError, open_disk};
 

@@ -67,6 +67,10 @@ impl MemoryDisk {
         }
         let place = end.and_then(|end| self.bytes.get_mut(start..end));
         let place = place.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let has_payload = matches!(transfer.work, Work::Read | Work::Write);
+        if has_payload && transfer.buffers.len() != transfer.len {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match transfer.work {
             Work::Read => read(place, &mut transfer.buffers),
             Work::Write => write(place, &transfer.buffers),

@@ -1,0 +1,89 @@
+//! What every [`Disk`](super::Disk) promises, as one suite that each backend runs.
+//!
+//! `conforms!(name, make)` makes a module of tests, one per clause of the contract in [`super::disk`]; `make` builds a disk of
+//! a given size that is all zeros, or says why it cannot be had here. What only a file can suffer (truncated under
+//! us, disk full, locks) is in [`super::host_trouble`].
+
+pub(super) mod clauses;
+pub(super) mod subject;
+
+/// A module of tests, one per clause.
+macro_rules! conforms {
+    ($name:ident, $make:expr) => {
+        $crate::backend::conformance::conforms!(
+            $name, $make,
+            what_is_written_is_read_back_over_odd_vectors,
+            a_read_touches_nothing_outside_its_ranges,
+            a_transfer_beyond_the_end_is_refused_and_changes_nothing,
+            buffers_that_do_not_fit_are_refused,
+            token_and_buffers_come_back,
+            zeroes_and_discards_leave_their_neighbours_alone,
+            nothing_is_a_legal_amount_of_work,
+            a_flush_of_what_was_written_succeeds,
+            many_in_flight_all_come_back_once,
+            a_drain_finishes_even_what_was_not_begun,
+            the_descriptor_goes_quiet_when_nothing_is_left,
+            a_disk_with_work_under_way_can_be_dropped,
+        );
+    };
+    ($name:ident, $make:expr, $($clause:ident,)+) => {
+        mod $name {
+            $(
+                #[test]
+                fn $clause() {
+                    if let Some(mut subject) = $crate::backend::conformance::subject::disk($make) {
+                        $crate::backend::conformance::clauses::$clause(&mut subject);
+                    }
+                }
+            )+
+        }
+    };
+}
+pub(super) use conforms;
+
+mod backends {
+    use super::subject::{Subject, image};
+    use crate::backend::{Backend, DiskOptions, FileOptions, OpenError, open_disk};
+
+    fn open(backend: Backend, direct: bool, size: u64) -> Result<Subject, String> {
+        let (dir, path) = image(size);
+        let file = FileOptions {
+            path,
+            read_only: false,
+            direct,
+        };
+        match open_disk(&DiskOptions { backend, file }) {
+            Ok(disk) => Ok(Subject {
+                disk,
+                _dir: Some(dir),
+            }),
+            Err(error @ (OpenError::NoUring { .. } | OpenError::NoDirectIo { .. })) => {
+                Err(error.to_string())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    conforms!(memory, |size| Ok(
+        crate::backend::conformance::subject::Subject {
+            disk: Box::new(crate::backend::MemoryDisk::new(size)),
+            _dir: None,
+        }
+    ));
+    conforms!(file, |size| super::open(super::Backend::File, false, size));
+    conforms!(file_direct, |size| super::open(
+        super::Backend::File,
+        true,
+        size
+    ));
+    conforms!(uring, |size| super::open(
+        super::Backend::Uring,
+        false,
+        size
+    ));
+    conforms!(uring_direct, |size| super::open(
+        super::Backend::Uring,
+        true,
+        size
+    ));
+}
