@@ -1,0 +1,159 @@
+//! A machine without a processor: a block device, its registers, and the thread that does the device's work.
+
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use pincushion_devices::backend::{
+    Backend, Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
+};
+use pincushion_devices::blk::{BlkConfig, BlkDevice};
+use pincushion_devices::context::Context;
+use pincushion_devices::device::SharedDevice;
+use pincushion_devices::fault::Plan;
+use pincushion_devices::trace::{EventKind, Recording, Tracer};
+use pincushion_devices::transport::MmioTransport;
+use tempfile::TempDir;
+use virtio_drivers::device::blk::VirtIOBlk;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::guest::{GuestHal, Registers, new_guest};
+
+/// Size of every disk here, in bytes.
+pub const SIZE: u64 = 8 << 20;
+
+pub type Blk = VirtIOBlk<GuestHal, Registers>;
+
+/// Where the bytes of a test's disk are.
+#[derive(Debug, Clone, Copy)]
+pub enum Store {
+    Memory,
+    File { backend: Backend, direct: bool },
+}
+
+/// A device at work.
+pub struct Machine {
+    pub transport: Arc<MmioTransport>,
+    pub line: EventFd,
+    pub log: Recording,
+    stop: EventFd,
+    worker: Option<JoinHandle<()>>,
+    _dir: Option<TempDir>,
+}
+
+/// Opens a store of zeros; `Err` says why the host has none.
+fn open(store: Store, read_only: bool) -> Result<(Box<dyn Disk>, Option<TempDir>), OpenError> {
+    let Store::File { backend, direct } = store else {
+        let disk = MemoryDisk::new(SIZE);
+        let disk = if read_only { disk.read_only() } else { disk };
+        return Ok((Box::new(disk), None));
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let file = FileOptions {
+        path,
+        read_only,
+        direct,
+    };
+    Ok((open_disk(&DiskOptions { backend, file })?, Some(dir)))
+}
+
+impl Machine {
+    /// A machine with one disk, or nothing with a printed reason where the host lacks what the store needs.
+    pub fn new(store: Store, read_only: bool) -> Option<Self> {
+        let (disk, dir) = match open(store, read_only) {
+            Ok(opened) => opened,
+            Err(error @ (OpenError::NoUring { .. } | OpenError::NoDirectIo { .. })) => {
+                eprintln!("skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (tracer, log) = Tracer::recording();
+        let context = Context::new(Plan::default(), tracer.clone()).unwrap();
+        let mut config = BlkConfig::new("a");
+        config.serial = Some("pincushion-serial-20".into());
+        let device: SharedDevice =
+            Arc::new(Mutex::new(BlkDevice::new(config, disk, context).unwrap()));
+        let line = EventFd::new(EFD_NONBLOCK).unwrap();
+        let memory = new_guest();
+        let transport =
+            MmioTransport::new(device.clone(), memory, line.try_clone().unwrap(), tracer).unwrap();
+        let transport = Arc::new(transport);
+        let stop = EventFd::new(EFD_NONBLOCK).unwrap();
+        let worker = {
+            let (transport, stop) = (transport.clone(), stop.try_clone().unwrap());
+            std::thread::spawn(move || work(&device, &transport, &stop))
+        };
+        Some(Self {
+            transport,
+            line,
+            log,
+            stop,
+            worker: Some(worker),
+            _dir: dir,
+        })
+    }
+
+    /// Lets the driver find the device.
+    pub fn drive(&self) -> Blk {
+        Blk::new(Registers(self.transport.clone())).unwrap()
+    }
+
+    pub fn guest_mistakes(&self) -> Vec<EventKind> {
+        let events = self.log.events();
+        let mistakes = events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::GuestMistake { .. }));
+        mistakes.map(|event| event.kind.clone()).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop.write(1).unwrap();
+        let joined = self.worker.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            joined
+                .expect("it ran")
+                .expect("the device thread did not panic");
+        }
+    }
+}
+
+/// What an event loop does for a device.
+fn work(device: &SharedDevice, transport: &MmioTransport, stop: &EventFd) {
+    const WAKE: u64 = 1000;
+    const STOP: u64 = 1001;
+    let epoll = Epoll::new().unwrap();
+    let watch = |fd, name| {
+        let readable = EpollEvent::new(EventSet::IN, name);
+        epoll.ctl(ControlOperation::Add, fd, readable).unwrap();
+    };
+    for (queue, kick) in (0..).zip(transport.kick_fds()) {
+        watch(kick.as_raw_fd(), queue);
+    }
+    watch(device.lock().unwrap().wake_fd(), WAKE);
+    watch(stop.as_raw_fd(), STOP);
+    loop {
+        let mut events = [EpollEvent::default(); 8];
+        let count = match epoll.wait(-1, &mut events) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => panic!("{error}"),
+        };
+        for event in &events[..count] {
+            match event.data() {
+                STOP => return,
+                WAKE => device.lock().unwrap().on_wake(),
+                queue => {
+                    let queue = u16::try_from(queue).unwrap();
+                    let _ = transport.kick_fds()[usize::from(queue)].read();
+                    device.lock().unwrap().on_kick(queue);
+                }
+            }
+        }
+    }
+}
