@@ -1,0 +1,217 @@
+//! The disks of a run: image files with the content that the scenario asks for.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use pincushion_abi::pattern::Pattern;
+use pincushion_devices::backend::{self, DiskOptions, FileOptions};
+use pincushion_devices::blk::{BlkConfig, BlkDevice};
+use pincushion_devices::context::Context;
+use pincushion_devices::device::SharedDevice;
+use pincushion_vmm::config::units::parse_size;
+
+use super::volatile_disk::VolatileDisk;
+use crate::scenario::Values;
+use crate::scenario::model::{Backend, Content, Disk, DiskFile};
+
+/// Block size of the file systems, that of a guest page, so that a page of a file is one block.
+const BLOCK: u64 = 4096;
+
+/// What went wrong with a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The host refused.
+    #[error("disk {disk}: cannot {attempt}: {source}")]
+    Host {
+        /// Its name.
+        disk: String,
+        /// What was tried.
+        attempt: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A program of e2fsprogs failed.
+    #[error("disk {disk}: `{line}` failed: {said}")]
+    Program {
+        /// Its name.
+        disk: String,
+        /// What was run.
+        line: String,
+        /// What it said.
+        said: String,
+    },
+    /// The image cannot be opened by a device.
+    #[error("disk {disk}: {source}")]
+    Open {
+        /// Its name.
+        disk: String,
+        /// Why not.
+        source: backend::OpenError,
+    },
+}
+
+fn host(disk: &Disk, attempt: &'static str) -> impl FnOnce(io::Error) -> DiskError {
+    let disk = disk.id.clone();
+    move |source| DiskError::Host { disk, attempt, source }
+}
+
+/// Where the image of a disk is.
+#[must_use]
+pub fn image_path(dir: &Path, id: &str) -> PathBuf {
+    dir.join(format!("{id}.img"))
+}
+
+/// Makes the image of a disk in `dir`, and tells `values` where its files are (`${sectors.ID:PATH}`).
+///
+/// # Errors
+/// [`DiskError`].
+pub fn make_image(disk: &Disk, dir: &Path, values: &mut Values) -> Result<(), DiskError> {
+    let path = image_path(dir, &disk.id);
+    let bytes = parse_size(&disk.size).expect("sizes were checked when the file was read");
+    let file = File::create_new(&path).map_err(host(disk, "create its image"))?;
+    file.set_len(bytes).map_err(host(disk, "size its image"))?;
+    match disk.content {
+        Content::Zero => Ok(()),
+        Content::Pattern(pattern) => fill(&file, bytes, pattern).map_err(host(disk, "fill its image")),
+        Content::Ext4 => {
+            drop(file);
+            make_ext4(disk, dir, &path)?;
+            for file in &disk.files {
+                let sectors = sectors_of(disk, &path, file)?;
+                values.set(format!("sectors.{}:{}", disk.id, file.path), sectors);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn fill(mut file: &File, bytes: u64, pattern: Pattern) -> io::Result<()> {
+    let mut block = vec![0; 4096];
+    pattern.fill(&mut block);
+    let mut left = bytes;
+    while left > 0 {
+        let len = usize::try_from(left.min(4096)).expect("at most 4096");
+        file.write_all(&block[..len])?;
+        left -= len as u64;
+    }
+    Ok(())
+}
+
+fn make_ext4(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
+    let tree = dir.join(format!("{}.tree", disk.id));
+    fs::create_dir(&tree).map_err(host(disk, "make a directory for its files"))?;
+    for file in &disk.files {
+        let path = tree.join(file.path.trim_start_matches('/'));
+        let mut bytes = vec![0; usize::try_from(file.len).expect("files fit into memory")];
+        file.pattern.fill(&mut bytes);
+        let parent = path.parent().unwrap_or(&tree);
+        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).map_err(host(disk, "write its files"))?;
+    }
+    let mut command = tool("mke2fs");
+    // Nothing is left to do lazily: a thread of the guest that zeroes tables would write when nobody expects it.
+    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]);
+    command.args(["-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg("-d").arg(&tree).arg(image);
+    run(disk, command)?;
+    Ok(())
+}
+
+/// The sectors of a file that lies in one piece.
+fn sectors_of(disk: &Disk, image: &Path, file: &DiskFile) -> Result<toml::Value, DiskError> {
+    let mut command = tool("debugfs");
+    command.arg("-R").arg(format!("blocks {}", file.path)).arg(image);
+    let said = run(disk, command)?;
+    let blocks: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let in_one_piece = blocks.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    let (Some(first), true) = (blocks.first(), in_one_piece) else {
+        let said = format!("{} does not lie in one piece: {said}", file.path);
+        return Err(DiskError::Program { disk: disk.id.clone(), line: "debugfs blocks".into(), said });
+    };
+    let sector = |block: u64| toml::Value::Integer(i64::try_from(block * (BLOCK / 512)).unwrap_or(i64::MAX));
+    let span = [("from", sector(*first)), ("to", sector(first + blocks.len() as u64))];
+    Ok(toml::Value::Table(span.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
+}
+
+/// A program of e2fsprogs; these live where an ordinary user's PATH does not look.
+pub(super) fn tool(name: &str) -> Command {
+    let place = ["/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
+    let mut command = Command::new(place.unwrap_or_else(|| name.into()));
+    command.env("LC_ALL", "C").env("DEBUGFS_PAGER", "__none__");
+    command
+}
+
+fn run(disk: &Disk, mut command: Command) -> Result<String, DiskError> {
+    let line = format!("{command:?}");
+    let output = command.output().map_err(|source| DiskError::Program {
+        disk: disk.id.clone(),
+        line: line.clone(),
+        said: format!("{source}; is e2fsprogs installed?"),
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(DiskError::Program { disk: disk.id.clone(), line, said });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The device for a disk whose image is there.
+///
+/// # Errors
+/// [`DiskError`].
+pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice, DiskError> {
+    let file = FileOptions { path: image_path(dir, &disk.id), read_only: disk.read_only, ..FileOptions::default() };
+    let open = |backend| {
+        let opened = backend::open_disk(&DiskOptions { backend, file });
+        opened.map_err(|source| DiskError::Open { disk: disk.id.clone(), source })
+    };
+    let opened: Box<dyn backend::Disk> = match disk.backend {
+        Backend::File => open(backend::Backend::File)?,
+        Backend::Uring => open(backend::Backend::Uring)?,
+        Backend::Volatile => Box::new(VolatileDisk::open(&image_path(dir, &disk.id)).map_err(host(disk, "read its image"))?),
+    };
+    let config = BlkConfig { read_only: disk.read_only, fetch: disk.fetch, ..BlkConfig::new(&disk.id) };
+    let device = BlkDevice::new(config, opened, context.clone()).map_err(host(disk, "make its device"))?;
+    Ok(Arc::new(Mutex::new(device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(content: Content, files: Vec<DiskFile>) -> Disk {
+        Disk {
+            id: "a".into(),
+            size: "16M".into(),
+            content,
+            files,
+            fetch: pincushion_devices::trace::event::Fetch::Late,
+            read_only: false,
+            backend: Backend::File,
+        }
+    }
+
+    #[test]
+    fn a_pattern_begins_anew_in_each_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = disk(Content::Pattern(Pattern::Seed(7)), vec![]);
+        make_image(&disk, dir.path(), &mut Values::default()).unwrap();
+        let bytes = fs::read(image_path(dir.path(), "a")).unwrap();
+        assert_eq!(bytes.len(), 16 << 20);
+        assert_eq!(Pattern::Seed(7).first_difference(&bytes[8192..12288]), None);
+    }
+
+    #[test]
+    fn a_file_of_a_fresh_file_system_is_where_its_sectors_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = DiskFile { path: "/data".into(), len: 8192, pattern: Pattern::Seed(3) };
+        let mut values = Values::default();
+        make_image(&disk(Content::Ext4, vec![file]), dir.path(), &mut values).unwrap();
+        let sectors = crate::scenario::fill(&toml::Value::String("${sectors.a:/data}".into()), &values).unwrap();
+        let from = usize::try_from(sectors["from"].as_integer().unwrap()).unwrap() * 512;
+        assert_eq!(sectors["to"].as_integer(), sectors["from"].as_integer().map(|from| from + 16));
+        let bytes = fs::read(image_path(dir.path(), "a")).unwrap();
+        assert_eq!(Pattern::Seed(3).first_difference(&bytes[from..from + 8192]), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! The machine's thread: boots, waits for the end, boots again where the scenario asked for it. All it has to say are
+//! events.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pincushion_devices::device::SharedDevice;
+use pincushion_devices::trace::{EventKind, Tracer};
+use pincushion_vmm::agent_port::AgentSender;
+use pincushion_vmm::console::Console;
+use pincushion_vmm::machine::{Exit, Machine, MachineConfig, MachineError, Parts, StopHandle};
+
+use crate::guest;
+
+/// A machine at work in a thread of its own.
+pub(super) struct Booted {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    boot: Mutex<Option<Boot>>,
+    reboot_allowed: AtomicBool,
+    is_stopping: AtomicBool,
+    /// What the log calls the end if the machine is stopped from here: how, and why.
+    stopped_as: Mutex<Option<(&'static str, String)>>,
+}
+
+/// The ways into the present boot.
+#[derive(Clone)]
+struct Boot {
+    agent: AgentSender,
+    stop: StopHandle,
+}
+
+/// What every boot is made of.
+pub(super) struct Recipe {
+    pub(super) config: MachineConfig,
+    pub(super) devices: Vec<SharedDevice>,
+    pub(super) tracer: Arc<Tracer>,
+    pub(super) limit: Duration,
+    pub(super) console: std::fs::File,
+}
+
+impl Booted {
+    /// Starts the thread. It ends with the event [`EventKind::MachineEnded`], whatever happens.
+    pub(super) fn start(recipe: Recipe) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name("machine".into()).spawn(move || {
+            let (how, detail) = live(&recipe, &of_thread);
+            *of_thread.boot() = None;
+            recipe.tracer.emit(|| EventKind::MachineEnded { how: how.to_owned(), detail });
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Sends a line to the agent of the present boot. `false`: there is none.
+    pub(super) fn send(&self, line: &[u8]) -> bool {
+        let boot = self.shared.boot().clone();
+        if let Some(boot) = &boot {
+            boot.agent.send(line);
+        }
+        boot.is_some()
+    }
+
+    /// The next reset makes the machine boot again; without this it ends.
+    pub(super) fn allow_reboot(&self) {
+        self.shared.reboot_allowed.store(true, Ordering::Release);
+    }
+
+    /// Ends the machine as [`Self::stop`] does; the log says `how` and `why`. One that has ended already keeps its own end.
+    pub(super) fn stop_as(&mut self, how: &'static str, why: &str) {
+        *self.shared.stopped_as.lock().unwrap_or_else(PoisonError::into_inner) = Some((how, why.to_owned()));
+        self.stop();
+    }
+
+    /// Ends the machine, at once, and waits until it has ended.
+    pub(super) fn stop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        if let Some(boot) = self.shared.boot().as_ref() {
+            boot.stop.stop();
+        }
+        if let Some(thread) = self.thread.take() {
+            // A panic in there was printed by its own thread, and the log without an end says the rest.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn boot(&self) -> std::sync::MutexGuard<'_, Option<Boot>> {
+        self.boot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Boots until the machine ends for good. Gives the words of [`EventKind::MachineEnded`].
+fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
+    let began = Instant::now();
+    for boot in 1.. {
+        recipe.tracer.emit(|| EventKind::BootBegan { boot });
+        let exit = match live_once(recipe, shared, began) {
+            Ok(exit) => exit,
+            Err(error) => return ("failed", crate::words(&error)),
+        };
+        if exit == Exit::Reset && shared.reboot_allowed.swap(false, Ordering::AcqRel) {
+            continue;
+        }
+        let stopped_as = shared.stopped_as.lock().unwrap_or_else(PoisonError::into_inner).take();
+        return match (stopped_as, &exit) {
+            (Some(end), Exit::Stopped) => end,
+            _ => (word(&exit), exit.to_string()),
+        };
+    }
+    unreachable!("boots are not counted to an end")
+}
+
+fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, MachineError> {
+    let tracer = recipe.tracer.clone();
+    let mut log = recipe.console.try_clone().map_err(|source| MachineError::Host { attempt: "share the console's file", source })?;
+    let console = Console::new().to_lines(move |line| {
+        use std::io::Write;
+        // A full disk must not stop the guest; the event log complains about it too.
+        let _ = writeln!(log, "{line}");
+        tracer.emit(|| EventKind::Console { line: line.to_owned() });
+    });
+    let parts = Parts {
+        devices: recipe.devices.clone(),
+        console,
+        agent: Some(guest::to_events(recipe.tracer.clone())),
+        tracer: recipe.tracer.clone(),
+    };
+    let machine = Machine::new(recipe.config.clone(), parts)?;
+    *shared.boot() = Some(Boot { agent: machine.agent_sender(), stop: machine.stop_handle() });
+    let mut running = machine.start()?;
+    if shared.is_stopping.load(Ordering::Acquire) {
+        return Ok(running.stop());
+    }
+    let left = recipe.limit.saturating_sub(began.elapsed());
+    Ok(running.wait(Some(left)))
+}
+
+/// How the event log calls an exit.
+fn word(exit: &Exit) -> &'static str {
+    match exit {
+        Exit::PowerOff => "power-off",
+        Exit::Reset => "reset",
+        Exit::Panic { .. } | Exit::TripleFault { .. } => "panic",
+        Exit::Hang { .. } => "hang",
+        Exit::Stopped => "stopped",
+        Exit::Failed { .. } => "failed",
+    }
+}
+
+/// The machine's configuration.
+pub(super) fn config(vm: &crate::scenario::model::Vm, kernel: &Path, initrd: &Path) -> MachineConfig {
+    use crate::scenario::model::Initrd;
+    let memory = pincushion_vmm::config::units::parse_size(&vm.memory).expect("sizes were checked when the file was read");
+    MachineConfig {
+        initrd: (vm.initrd == Initrd::Agent).then(|| initrd.to_owned()),
+        cmdline: format!("{CMDLINE} {}", vm.cmdline).trim_end().to_owned(),
+        vcpus: vm.cpus,
+        memory_bytes: memory,
+        ..MachineConfig::new(kernel)
+    }
+}
+
+/// Warnings reach the console, the rest does not: each character costs VM exits. A panic resets at once, after it
+/// has printed.
+const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_none_is_an_end_and_not_a_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("kernel");
+        std::fs::write(&kernel, "no kernel").unwrap();
+        let tracer = Arc::new(Tracer::new());
+        let events = tracer.subscribe();
+        let mut booted = Booted::start(Recipe {
+            config: MachineConfig::new(kernel),
+            devices: vec![],
+            tracer,
+            limit: Duration::from_secs(9),
+            console: tempfile::tempfile().unwrap(),
+        })
+        .unwrap();
+        booted.stop();
+        let ends: Vec<String> = events
+            .try_iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::MachineEnded { how, detail } => Some(format!("{how}: {detail}")),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ends.len(), 1);
+        assert!(ends[0].starts_with("failed: "), "{ends:?}");
+        assert!(!booted.send(b"x"));
+    }
+}

@@ -1,0 +1,25 @@
+//! One run of one scenario, in a process of its own: `pincushion-test run-one`.
+//!
+//! ```text
+//! scenario.toml -> disks, plan -> machine thread: boots, waits, boots again
+//!                                      | events (the only way back)
+//!                  stage: steps  <-----+
+//!                      |  lines to the agent, gates
+//!                      v
+//!                  host checks, end
+//! ```
+//!
+//! Promises: whatever happens, the event log ends with how the machine ended, and every wait has a limit and says what it
+//! waited for. It judges nothing.
+
+mod await_event;
+mod disks;
+mod host_checks;
+mod machine;
+mod run_one;
+mod stage;
+mod trouble;
+mod volatile_disk;
+mod witness;
+
+pub use run_one::{Order, run_one};

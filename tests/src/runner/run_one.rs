@@ -1,0 +1,193 @@
+//! `run-one`: the child's whole life, from `scenario.toml` to a complete event log.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use pincushion_devices::context::Context;
+use pincushion_devices::fault::Plan;
+use pincushion_devices::trace::{EventKind, JsonLines, Tracer};
+use toml::Value;
+
+use super::await_event::Ear;
+use super::machine::{Booted, Recipe, config};
+use super::stage::{Stage, title};
+use super::trouble::Trouble;
+use super::witness::Witness;
+use super::{disks, host_checks};
+use crate::rundir::RunDir;
+use crate::scenario::model::KernelFormat;
+use crate::scenario::{Scenario, Values, fill};
+
+/// What a child is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Order {
+    /// The run's directory, with `scenario.toml` and `run.toml`
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// The kernel to boot
+    #[arg(long)]
+    pub kernel: PathBuf,
+    /// The initial RAM disk with the agent
+    #[arg(long)]
+    pub initrd: PathBuf,
+    /// An empty or missing directory for the disks' images
+    #[arg(long)]
+    pub scratch: PathBuf,
+}
+
+/// Runs the scenario of `order.run_dir`. `Ok`: the event log tells everything, also what went wrong.
+///
+/// # Errors
+/// Not even the log could be written, or the scenario cannot be read.
+pub fn run_one(order: &Order) -> anyhow::Result<()> {
+    let dir = RunDir::at(&order.run_dir);
+    let (info, scenario) = (dir.info()?, dir.scenario()?);
+    let tracer = Arc::new(Tracer::new());
+    let events = dir.file("events.jsonl");
+    let sink = JsonLines::create(&events).with_context(|| format!("cannot create {}", events.display()))?;
+    tracer.add_sink(Box::new(sink));
+    fs::create_dir_all(&order.scratch).with_context(|| format!("cannot make {}", order.scratch.display()))?;
+    let result = perform(order, &dir, &scenario, info.seed, &tracer);
+    if let Err(error) = &result {
+        // The judge sees a setup error and its reason.
+        let detail = format!("{error:#}");
+        eprintln!("cannot run {}: {detail}", scenario.name);
+        tracer.emit(|| EventKind::MachineEnded { how: "failed".into(), detail });
+    }
+    match tracer.lost() {
+        0 => Ok(()),
+        lost => Err(anyhow!("{lost} events could not be written to {}", events.display())),
+    }
+}
+
+/// `Err`: the machine was not even started.
+fn perform(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, tracer: &Arc<Tracer>) -> anyhow::Result<()> {
+    say("making the disks");
+    let mut values = Values::default();
+    for disk in &scenario.disks {
+        disks::make_image(disk, &order.scratch, &mut values)?;
+    }
+    let plan = plan(scenario, seed, &values)?;
+    dir.write("plan.toml", &toml::to_string(&plan)?)?;
+    let context = Context::new(plan, tracer.clone())?;
+    let devices = scenario.disks.iter().map(|disk| disks::device(disk, &order.scratch, &context));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let ear = Ear { events: tracer.subscribe(), witness: Witness::default() };
+    let kernel = match scenario.vm.format {
+        KernelFormat::Elf | KernelFormat::Bzimage => order.kernel.clone(),
+        KernelFormat::Garbage => garbage(&order.scratch)?,
+    };
+    let machine = Booted::start(Recipe {
+        config: config(&scenario.vm, &kernel, &order.initrd),
+        devices,
+        tracer: tracer.clone(),
+        limit: Duration::from_secs(scenario.vm.limit_s),
+        console: File::create(dir.file("console.log"))?,
+    })?;
+    let mut stage = Stage { scenario, context, ear, machine, values, last_id: 0, under_way: HashMap::new() };
+    let played = play(&mut stage);
+    if let Err(trouble) = &played {
+        say(&format!("stopped: {trouble}"));
+        stage.machine.stop_as(trouble.stop_as(), &trouble.to_string());
+        tracer.emit(|| trouble.fact(stage.last_id));
+    }
+    stage.context.finish();
+    // The devices, and with them the locks on the images, go before anybody looks at these.
+    let context = stage.context.clone();
+    drop(stage);
+    if played.is_ok() {
+        look(order, dir, scenario, &context);
+    }
+    Ok(())
+}
+
+fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {
+    let scenario = stage.scenario;
+    let steps: Vec<_> = scenario.steps.iter().filter(|step| step.host.is_none()).collect();
+    say("booting the guest");
+    stage.greet(1)?;
+    for (index, step) in steps.iter().enumerate() {
+        if step.fact.is_none() || step.say.is_some() {
+            say(&format!("[{}/{}] {}", index + 1, steps.len(), title(step)));
+        }
+        stage.perform(step)?;
+    }
+    stage.power_off()
+}
+
+/// The host checks, in order.
+fn look(order: &Order, dir: &RunDir, scenario: &Scenario, context: &Context) {
+    for check in scenario.steps.iter().filter_map(|step| step.host.as_ref()) {
+        say("looking at the disks from the host");
+        let facts = host_checks::check(check, &order.scratch, &dir.file("events.jsonl"));
+        let facts = facts.unwrap_or_else(|error| {
+            let value = serde_json::json!({ "step": 0, "wanted": "a look at the disks", "got": error });
+            vec![("step-failed".to_owned(), value)]
+        });
+        for (key, value) in facts {
+            context.tracer().emit(|| EventKind::Fact { key, value });
+        }
+    }
+}
+
+fn plan(scenario: &Scenario, seed: u64, values: &Values) -> anyhow::Result<Plan> {
+    let rules = scenario.rules.iter().map(|rule| {
+        let filled: Value = fill(rule, values)?;
+        Ok(filled.try_into()?)
+    });
+    Ok(Plan { seed, rules: rules.collect::<anyhow::Result<_>>()? })
+}
+
+fn garbage(scratch: &Path) -> anyhow::Result<PathBuf> {
+    let path = scratch.join("no-kernel");
+    fs::write(&path, "this is no kernel\n".repeat(1000))?;
+    Ok(path)
+}
+
+/// A line of progress; the parent decides whether anybody sees it.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A parent that has gone does not matter to the run.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_gets_the_sectors_that_were_found() {
+        let text = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n[[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n\
+            files = [{ path = '/data', len = 4096, pattern = { byte = 65 } }]\n\
+            [[rule]]\nsectors = '${sectors.a:/data}'\nhold = { gate = 'g' }\n";
+        let scenario = crate::scenario::parse(text, Path::new("x.toml")).unwrap();
+        let mut values = Values::default();
+        let span: toml::Table = "from = 80\nto = 88".parse().unwrap();
+        values.set("sectors.a:/data", Value::Table(span));
+        let plan = plan(&scenario, 9, &values).unwrap();
+        assert_eq!(plan.seed, 9);
+        assert_eq!(plan.rules[0].sectors.map(|span| (span.from, span.to)), Some((80, 88)));
+    }
+
+    #[test]
+    fn a_kernel_that_is_none_leaves_a_log_that_says_so() {
+        let tmp = tempfile::tempdir().unwrap();
+        let text = "name = 'x'\nsummary = 'y'\nvm.format = 'garbage'\n[expect.default]\nverdict = 'setup-error'\n";
+        let scenario = crate::scenario::parse(text, Path::new("x.toml")).unwrap();
+        let dir = RunDir::create(&tmp.path().join("run"), &crate::rundir::RunInfo::default(), &scenario).unwrap();
+        let order = Order {
+            run_dir: dir.path().to_owned(),
+            kernel: "none".into(),
+            initrd: "none".into(),
+            scratch: tmp.path().join("disks"),
+        };
+        run_one(&order).unwrap();
+        let log = fs::read_to_string(dir.file("events.jsonl")).unwrap();
+        assert!(log.lines().any(|line| line.contains("machine-ended") && line.contains("\"failed\"")), "{log}");
+    }
+}

@@ -1,0 +1,307 @@
+//! The stage: does a scenario's steps one after the other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use pincushion_abi::{Outcome, Request, Step as Act};
+use pincushion_devices::context::Context;
+use pincushion_devices::trace::EventKind;
+use toml::Value;
+
+use super::await_event::{Ear, GaveUp, who_waits};
+use super::machine::Booted;
+use super::trouble::Trouble;
+use super::witness::Hello;
+use crate::guest;
+use crate::scenario::model::{Await, Awaited, Expect, Fact, Scenario, Step};
+use crate::scenario::{Values, fill, unmet};
+
+/// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
+/// never ends is rare.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+/// How long a guest may take to boot.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where steps are done.
+pub(super) struct Stage<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) context: Context,
+    pub(super) ear: Ear,
+    pub(super) machine: Booted,
+    pub(super) values: Values,
+    /// Number of the last step that was sent to the agent.
+    pub(super) last_id: u32,
+    /// Steps in threads of their own, by name.
+    pub(super) under_way: HashMap<String, Sent>,
+}
+
+/// A step that the agent was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    id: u32,
+    title: String,
+    name: Option<String>,
+    expect: Option<Expect>,
+}
+
+impl Stage<'_> {
+    /// Waits for the agent of boot number `boot` (from 1) and finds the disks.
+    pub(super) fn greet(&mut self, boot: usize) -> Result<(), Trouble> {
+        let heard = self.ear.until(BOOT_LIMIT, |witness| witness.hellos.get(boot - 1).cloned());
+        let hello = heard.map_err(|why| match why {
+            GaveUp::Ended => self.ended_while("the guest booted"),
+            GaveUp::Limit => {
+                let last = &self.ear.witness.last_console_line;
+                Trouble::Hang(format!("the guest did not boot within {} s; its console's last line: {last:?}", BOOT_LIMIT.as_secs()))
+            }
+        })?;
+        check_hello(&hello)?;
+        for disk in &self.scenario.disks {
+            let sent = self.send(Act::FindDisk { serial: disk.id.clone() }, None, format!("find disk {}", disk.id), None, None)?;
+            let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else { continue };
+            if let Some(pincushion_abi::Value::Text(path)) = found.get("path") {
+                self.values.set(format!("disk.{}", disk.id), path.clone());
+                self.values.set(format!("block.{}", disk.id), path.trim_start_matches("/dev/"));
+            }
+            if let Some(pincushion_abi::Value::Text(bus)) = found.get("bus") {
+                self.values.set(format!("bus.{}", disk.id), bus.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one step. Host checks are not for here.
+    pub(super) fn perform(&mut self, step: &Step) -> Result<(), Trouble> {
+        let limit = step.limit_s.map_or(STEP_LIMIT, Duration::from_secs);
+        if let Some(table) = &step.guest {
+            self.guest(step, table, limit)
+        } else if let Some(awaited) = &step.r#await {
+            self.wait_for(awaited, limit)
+        } else if let Some(gate) = &step.gate {
+            self.context.gates().open(gate);
+            Ok(())
+        } else if let Some(name) = &step.join {
+            let sent = self.under_way.remove(name).ok_or_else(|| Trouble::Stuck(format!("`{name}` is not under way")))?;
+            self.conclude(&sent, limit)
+        } else if step.reboot {
+            self.reboot()
+        } else if step.power_off {
+            self.power_off()
+        } else if let Some(fact) = &step.fact {
+            self.tell(fact)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn guest(&mut self, step: &Step, table: &toml::Table, limit: Duration) -> Result<(), Trouble> {
+        let filled = fill(&Value::Table(table.clone()), &self.values).map_err(|missing| Trouble::Stuck(missing.to_string()))?;
+        let act: Act = filled.try_into().map_err(|error: toml::de::Error| Trouble::Stuck(error.message().to_owned()))?;
+        let sent = self.send(act, step.thread.clone(), title(step), step.name.clone(), step.expect.clone())?;
+        if step.abandon {
+            return Ok(());
+        }
+        match (&step.thread, &step.name) {
+            (Some(_), Some(name)) => {
+                self.under_way.insert(name.clone(), sent);
+                Ok(())
+            }
+            _ => self.conclude(&sent, limit),
+        }
+    }
+
+    fn send(
+        &mut self,
+        act: Act,
+        thread: Option<String>,
+        title: String,
+        name: Option<String>,
+        expect: Option<Expect>,
+    ) -> Result<Sent, Trouble> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let text = serde_json::to_string(&act).expect("a step has string keys only");
+        let kind = EventKind::StepSent { step: id, thread: thread.clone(), name: title.clone(), text };
+        self.context.tracer().emit(|| kind);
+        if let Some(name) = &name {
+            self.values.set(format!("{name}.id"), i64::from(id));
+        }
+        let sent = Sent { id, title, name, expect };
+        if self.machine.send(&guest::line(&Request { id, thread, step: act })) {
+            Ok(sent)
+        } else {
+            self.ear.catch_up();
+            Err(self.ended_while(&sent.title))
+        }
+    }
+
+    /// Waits for a step's answer and compares it with what is expected.
+    fn conclude(&mut self, sent: &Sent, limit: Duration) -> Result<(), Trouble> {
+        let outcome = self.answer(sent, limit)?;
+        if let (Some(name), Outcome::Ok(found)) = (&sent.name, &outcome) {
+            self.values.set_found(name, found);
+        }
+        match unmet(sent.expect.as_ref(), &outcome) {
+            None => Ok(()),
+            Some((wanted, got)) => Err(Trouble::Unmet { step: sent.id, title: sent.title.clone(), wanted, got }),
+        }
+    }
+
+    fn answer(&mut self, sent: &Sent, limit: Duration) -> Result<Outcome, Trouble> {
+        let heard = self.ear.until(limit, |witness| witness.outcome(sent.id).cloned());
+        heard.map_err(|why| match why {
+            GaveUp::Ended => self.ended_while(&sent.title),
+            GaveUp::Limit => {
+                let state = if self.ear.witness.is_inside(sent.id) { "did not end" } else { "did not begin" };
+                let waits = who_waits(&self.context);
+                Trouble::Hang(format!("step {} ({}) {state} within {} s{waits}", sent.id, sent.title, limit.as_secs()))
+            }
+        })
+    }
+
+    fn wait_for(&mut self, awaited: &Await, limit: Duration) -> Result<(), Trouble> {
+        let what = describe(awaited);
+        self.ear.until(limit, |witness| witness.take(awaited).then_some(())).map_err(|why| match why {
+            GaveUp::Ended => self.ended_while(&format!("the scenario waited until {what}")),
+            GaveUp::Limit => {
+                let seen = self.ear.witness.seen(awaited);
+                let waits = who_waits(&self.context);
+                let text = format!("waited {} s until {what}: it happened {seen} times of {}{waits}", limit.as_secs(), awaited.count);
+                match awaited.event {
+                    Awaited::MachineEnded => Trouble::Hang(text),
+                    _ => Trouble::Stuck(text),
+                }
+            }
+        })
+    }
+
+    fn reboot(&mut self) -> Result<(), Trouble> {
+        let boots = self.ear.witness.hellos.len();
+        self.machine.allow_reboot();
+        self.send(Act::Reboot {}, Some("reboot".into()), "reboot".into(), None, None)?;
+        self.greet(boots + 1)
+    }
+
+    /// Powers off, and waits until the machine has ended.
+    pub(super) fn power_off(&mut self) -> Result<(), Trouble> {
+        self.ear.catch_up();
+        if self.ear.witness.ended.is_some() {
+            return Ok(());
+        }
+        let sent = self.send(Act::PowerOff {}, None, "power off".into(), None, None)?;
+        let ended = self.ear.until(STEP_LIMIT, |witness| witness.ended.clone());
+        match ended {
+            Ok(ended) if ended.how == "power-off" => Ok(()),
+            Ok(_) | Err(GaveUp::Ended) => Err(self.ended_while(&sent.title)),
+            Err(GaveUp::Limit) => {
+                let waits = who_waits(&self.context);
+                Err(Trouble::Hang(format!("the guest did not power off within {} s{waits}", STEP_LIMIT.as_secs())))
+            }
+        }
+    }
+
+    fn tell(&mut self, fact: &Fact) -> Result<(), Trouble> {
+        let filled = fill(&fact.value, &self.values).map_err(|missing| Trouble::Stuck(missing.to_string()))?;
+        let value = serde_json::to_value(filled).map_err(|error| Trouble::Stuck(error.to_string()))?;
+        self.context.tracer().emit(|| EventKind::Fact { key: fact.key.clone(), value });
+        Ok(())
+    }
+
+    fn ended_while(&self, doing: &str) -> Trouble {
+        let ended = self.ear.witness.ended.as_ref();
+        let how = ended.map_or_else(|| "it is gone".to_owned(), |ended| format!("{}: {}", ended.how, ended.detail));
+        Trouble::Ended { doing: doing.to_owned(), how }
+    }
+}
+
+fn check_hello(hello: &Hello) -> Result<(), Trouble> {
+    log::info!("the guest runs {}", hello.release);
+    if hello.version != pincushion_abi::VERSION {
+        let (theirs, ours) = (hello.version, pincushion_abi::VERSION);
+        return Err(Trouble::Setup(format!("the agent speaks version {theirs}, this program {ours}: build the guest image again")));
+    }
+    if !hello.module_errors.is_empty() {
+        return Err(Trouble::Setup(format!("modules could not be loaded: {}", hello.module_errors.join("; "))));
+    }
+    Ok(())
+}
+
+/// What a reader of the progress sees.
+pub(super) fn title(step: &Step) -> String {
+    if let Some(say) = &step.say {
+        return say.clone();
+    }
+    let word = |table: &toml::Table| table.get("op").and_then(Value::as_str).unwrap_or("step").replace('-', " ");
+    if let Some(table) = &step.guest {
+        return step.name.as_ref().map_or_else(|| word(table), |name| format!("{} ({name})", word(table)));
+    }
+    if let Some(awaited) = &step.r#await {
+        return format!("wait until {}", describe(awaited));
+    }
+    if let Some(gate) = &step.gate {
+        return format!("open gate `{gate}`");
+    }
+    if let Some(name) = &step.join {
+        return format!("wait for `{name}`");
+    }
+    if let Some(fact) = &step.fact {
+        return format!("note: {}", fact.key);
+    }
+    if step.reboot {
+        return "reboot".into();
+    }
+    if step.power_off { "power off".into() } else { "look at the disks from the host".into() }
+}
+
+/// What is awaited, to stand behind "until".
+fn describe(awaited: &Await) -> String {
+    let spelled = |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let event = spelled(serde_json::to_value(awaited.event));
+    if let Some(rule) = &awaited.rule {
+        return format!("rule `{rule}` acted");
+    }
+    let operation = awaited.operation.map_or("request".into(), |operation| spelled(serde_json::to_value(operation)));
+    match (awaited.event, &awaited.device) {
+        (Awaited::MachineEnded, _) => "the machine has ended".into(),
+        (Awaited::DeviceReset, Some(device)) => format!("disk {device} is reset"),
+        (Awaited::DeviceReset, None) => "a disk is reset".into(),
+        (_, Some(device)) => format!("a {operation} of disk {device} is {event}"),
+        (_, None) => format!("a {operation} is {event}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(toml: &str) -> Step {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn a_step_has_a_title_in_words() {
+        for (toml, expected) in [
+            ("say = 'go'\ngate = 'g'", "go"),
+            ("gate = 'read'", "open gate `read`"),
+            ("guest = { op = 'drop-caches' }", "drop caches"),
+            ("name = 'durable'\nguest = { op = 'fsync', file = 'f' }", "fsync (durable)"),
+            ("await = { event = 'parked', device = 'b', operation = 'read' }", "wait until a read of disk b is parked"),
+            ("await = { event = 'rule', rule = 'hold' }", "wait until rule `hold` acted"),
+            ("await = { event = 'machine-ended' }", "wait until the machine has ended"),
+        ] {
+            assert_eq!(title(&step(toml)), expected);
+        }
+    }
+
+    #[test]
+    fn an_agent_of_another_version_or_without_its_modules_is_refused() {
+        let hello = |version, errors: &[&str]| Hello {
+            version,
+            release: "6".into(),
+            module_errors: errors.iter().map(|error| (*error).to_owned()).collect(),
+        };
+        assert!(check_hello(&hello(pincushion_abi::VERSION, &[])).is_ok());
+        assert!(check_hello(&hello(pincushion_abi::VERSION + 1, &[])).is_err());
+        assert!(check_hello(&hello(pincushion_abi::VERSION, &["ext4: ENOENT"])).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! What a run's events have said so far, as far as the choreography asks for it.
+
+use std::collections::{HashMap, HashSet};
+
+use pincushion_abi::{Outcome, Report};
+use pincushion_devices::trace::event::{Event, EventKind, Operation, RequestId};
+
+use crate::scenario::model::{Await, Awaited};
+
+/// Remembers.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    operations: HashMap<RequestId, Operation>,
+    sightings: Vec<Sighting>,
+    outcomes: HashMap<u32, Outcome>,
+    begun: HashSet<u32>,
+    /// Each boot's agent that has said hello.
+    pub(super) hellos: Vec<Hello>,
+    /// How the machine ended.
+    pub(super) ended: Option<Ended>,
+    /// The last lines of the console, for messages.
+    pub(super) last_console_line: String,
+}
+
+/// An agent's first word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) version: u32,
+    pub(super) release: String,
+    pub(super) module_errors: Vec<String>,
+}
+
+/// How the machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) how: String,
+    pub(super) detail: String,
+}
+
+/// Something that can be awaited.
+#[derive(Debug)]
+struct Sighting {
+    event: Awaited,
+    device: Option<String>,
+    operation: Option<Operation>,
+    rule: Option<String>,
+    taken: bool,
+}
+
+impl Witness {
+    /// Takes an event.
+    pub(super) fn note(&mut self, event: &Event) {
+        let of = |awaited, request: &RequestId| (awaited, request.clone(), None);
+        let sighting = match &event.kind {
+            EventKind::Fetched { request, operation, .. } => {
+                self.operations.insert(request.clone(), *operation);
+                of(Awaited::Fetched, request)
+            }
+            EventKind::Parked { request, .. } => of(Awaited::Parked, request),
+            EventKind::Released { request, .. } => of(Awaited::Released, request),
+            EventKind::Executed { request, .. } => of(Awaited::Executed, request),
+            EventKind::Used { request, .. } => of(Awaited::Used, request),
+            EventKind::PlantedFault { request, .. } => of(Awaited::Planted, request),
+            EventKind::FaultApplied { request, rule, .. } => (Awaited::Rule, request.clone(), Some(rule.clone())),
+            EventKind::DeviceReset { device, .. } => {
+                self.see(Awaited::DeviceReset, Some(device.clone()), None, None);
+                return;
+            }
+            EventKind::MachineEnded { how, detail } => {
+                self.ended = Some(Ended { how: how.clone(), detail: detail.clone() });
+                self.see(Awaited::MachineEnded, None, None, None);
+                return;
+            }
+            EventKind::StepBegan { step } => {
+                self.begun.insert(*step);
+                return;
+            }
+            EventKind::AgentReport { text } => return self.hear(text),
+            EventKind::Console { line } => {
+                self.last_console_line.clone_from(line);
+                return;
+            }
+            _ => return,
+        };
+        let (awaited, request, rule) = sighting;
+        let operation = self.operations.get(&request).copied();
+        self.see(awaited, Some(request.device), operation, rule);
+    }
+
+    fn see(&mut self, event: Awaited, device: Option<String>, operation: Option<Operation>, rule: Option<String>) {
+        self.sightings.push(Sighting { event, device, operation, rule, taken: false });
+    }
+
+    fn hear(&mut self, text: &str) {
+        match serde_json::from_str::<Report>(text) {
+            Ok(Report::Hello { version, release, module_errors }) => self.hellos.push(Hello { version, release, module_errors }),
+            Ok(Report::Done { id, outcome, .. }) => {
+                self.outcomes.insert(id, outcome);
+            }
+            Ok(Report::Refused { id: Some(id), reason }) => {
+                let fault = pincushion_abi::Fault { call: "agent".into(), errno: 0, name: reason };
+                self.outcomes.insert(id, Outcome::Failed(fault));
+            }
+            Ok(Report::Refused { id: None, reason }) => log::warn!("the agent refused a line: {reason}"),
+            Ok(Report::Note { text }) => log::info!("agent: {text}"),
+            Err(error) => log::warn!("the agent's report makes no sense ({error}): {text}"),
+        }
+    }
+
+    /// The answer to a step.
+    pub(super) fn outcome(&self, step: u32) -> Option<&Outcome> {
+        self.outcomes.get(&step)
+    }
+
+    /// Whether the guest has begun a step that it has not answered.
+    pub(super) fn is_inside(&self, step: u32) -> bool {
+        self.begun.contains(&step) && !self.outcomes.contains_key(&step)
+    }
+
+    /// Takes `awaited.count` sightings that fit, if there are so many that nobody has taken.
+    pub(super) fn take(&mut self, awaited: &Await) -> bool {
+        let fitting: Vec<usize> = (0..self.sightings.len())
+            .filter(|index| self.sightings[*index].fits(awaited))
+            .take(awaited.count as usize)
+            .collect();
+        if fitting.len() < awaited.count as usize {
+            return false;
+        }
+        for index in fitting {
+            self.sightings[index].taken = true;
+        }
+        true
+    }
+
+    /// How many sightings fit that nobody has taken.
+    pub(super) fn seen(&self, awaited: &Await) -> usize {
+        self.sightings.iter().filter(|sighting| sighting.fits(awaited)).count()
+    }
+}
+
+impl Sighting {
+    fn fits(&self, awaited: &Await) -> bool {
+        !self.taken
+            && self.event == awaited.event
+            && (awaited.device.is_none() || awaited.device == self.device)
+            && (awaited.operation.is_none() || awaited.operation == self.operation)
+            && (awaited.rule.is_none() || awaited.rule == self.rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_devices::trace::event::{Point, Seq, Until};
+
+    use super::*;
+
+    fn request(device: &str) -> RequestId {
+        RequestId { device: device.into(), queue: 0, ordinal: 0 }
+    }
+
+    fn note(witness: &mut Witness, kind: EventKind) {
+        witness.note(&Event { seq: Seq(1), time_ns: 0, kind });
+    }
+
+    fn parked_read(witness: &mut Witness) {
+        let fetched = EventKind::Fetched {
+            request: request("b"),
+            head: 0,
+            operation: Operation::Read,
+            sector: 0,
+            bytes: 0,
+            direction: None,
+            ranges: vec![],
+        };
+        note(witness, fetched);
+        note(witness, EventKind::Parked { request: request("b"), point: Point::Fetched, until: Until::Gate("g".into()) });
+    }
+
+    fn parked(device: &str, operation: Operation) -> Await {
+        Await { event: Awaited::Parked, device: Some(device.into()), operation: Some(operation), rule: None, count: 1 }
+    }
+
+    #[test]
+    fn a_sighting_is_taken_once() {
+        let mut witness = Witness::default();
+        parked_read(&mut witness);
+        assert!(!witness.take(&parked("a", Operation::Read)));
+        assert!(!witness.take(&parked("b", Operation::Write)));
+        assert!(witness.take(&parked("b", Operation::Read)));
+        assert!(!witness.take(&parked("b", Operation::Read)));
+        parked_read(&mut witness);
+        assert!(witness.take(&parked("b", Operation::Read)));
+    }
+
+    #[test]
+    fn a_count_is_taken_whole_or_not_at_all() {
+        let mut witness = Witness::default();
+        let two = Await { count: 2, ..parked("b", Operation::Read) };
+        parked_read(&mut witness);
+        assert!(!witness.take(&two));
+        parked_read(&mut witness);
+        assert!(witness.take(&two));
+        assert_eq!(witness.seen(&two), 0);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer() {
+        let mut witness = Witness::default();
+        note(&mut witness, EventKind::StepBegan { step: 4 });
+        assert!(witness.is_inside(4));
+        note(&mut witness, EventKind::AgentReport { text: r#"{"report":"refused","id":4,"reason":"no"}"#.into() });
+        assert!(matches!(witness.outcome(4), Some(Outcome::Failed(fault)) if fault.name == "no"));
+        assert!(!witness.is_inside(4));
+    }
+
+    #[test]
+    fn nonsense_from_the_guest_is_no_answer() {
+        let mut witness = Witness::default();
+        note(&mut witness, EventKind::AgentReport { text: "{".into() });
+        assert!(witness.hellos.is_empty() && witness.outcome(0).is_none());
+    }
+}

@@ -1,0 +1,91 @@
+//! The scenarios that come with the program, and their parts. Embedded, so that an installed program has them; a test
+//! compares the list with the directory.
+
+use std::path::{Path, PathBuf};
+
+use super::load::{LoadError, parse};
+use super::model::Scenario;
+
+macro_rules! files {
+    ($folder:literal: $($name:literal)*) => {
+        &[$(($name, include_str!(concat!("../../scenarios/", $folder, $name, ".toml")))),*]
+    };
+}
+
+/// Scenario files by name, in the order of `list`.
+const SCENARIOS: &[(&str, &str)] = files!("":
+    "boot-1-cpu"
+);
+
+/// Parts by name.
+const PARTS: &[(&str, &str)] = files!("parts/": "file-page");
+
+/// The text of a part.
+pub(super) fn part(name: &str) -> Option<&'static str> {
+    PARTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Names of all parts.
+pub(super) fn part_names() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|(name, _)| *name)
+}
+
+/// The text of a scenario's file.
+#[must_use]
+pub fn text(name: &str) -> Option<&'static str> {
+    SCENARIOS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Names of all scenarios, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().map(|(name, _)| *name)
+}
+
+/// All scenarios, in order.
+///
+/// # Errors
+/// A file is wrong: a bug of ours, told like any other wrong file.
+pub fn all() -> Result<Vec<Scenario>, LoadError> {
+    SCENARIOS.iter().map(|(name, text)| parse(text, &path(name))).collect()
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("tests/scenarios").join(format!("{name}.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names_in(folder: &str) -> BTreeSet<String> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(folder);
+        let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let toml = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        toml.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn every_file_of_the_directory_is_in_the_catalogue() {
+        assert_eq!(names().map(str::to_owned).collect::<BTreeSet<_>>(), names_in(""));
+        assert_eq!(part_names().map(str::to_owned).collect::<BTreeSet<_>>(), names_in("parts"));
+    }
+
+    #[test]
+    fn every_scenario_is_valid_and_named_like_its_file() {
+        for (name, text) in SCENARIOS {
+            let scenario = parse(text, &path(name)).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(scenario.name, *name);
+        }
+    }
+
+    #[test]
+    fn every_scenario_says_what_it_expects_of_each_of_its_kernels() {
+        for scenario in all().unwrap() {
+            for kernel in &scenario.kernels {
+                assert!(super::super::expected_for(&scenario.expect, kernel).is_some(), "{} on {kernel}", scenario.name);
+            }
+        }
+    }
+}

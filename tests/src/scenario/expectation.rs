@@ -1,0 +1,115 @@
+//! What a scenario expects of a kernel, compared with what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::verdict::{Certainty, Expectation, Judgement};
+
+/// The comparison of a run with its expectation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// Just what was expected.
+    AsExpected,
+    /// Something else; says what.
+    Surprise(String),
+}
+
+/// The expectation for a kernel: the longest key that is the kernel or a prefix of its version, else `default`.
+///
+/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`.
+#[must_use]
+pub fn expected_for<'a>(expect: &'a BTreeMap<String, Expectation>, kernel: &str) -> Option<&'a Expectation> {
+    let fits = |key: &str| kernel.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']));
+    expect
+        .iter()
+        .filter(|(key, _)| fits(key))
+        .max_by_key(|(key, _)| key.len())
+        .map(|(_, expectation)| expectation)
+        .or_else(|| expect.get("default"))
+}
+
+/// Compares what was seen with what was expected.
+#[must_use]
+pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
+    if expected.verdict != seen.verdict {
+        return Comparison::Surprise(format!("expected {}, saw {}: {}", word(expected.verdict), word(seen.verdict), seen.reason));
+    }
+    let found: BTreeSet<&str> = seen
+        .findings
+        .iter()
+        .filter(|finding| finding.certainty == Certainty::Certain)
+        .map(|finding| finding.oracle.as_str())
+        .collect();
+    let wanted: BTreeSet<&str> = expected.oracles.iter().map(String::as_str).collect();
+    let list = |names: Vec<&&str>| names.iter().map(|name| **name).collect::<Vec<_>>().join(", ");
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    let extra: Vec<_> = found.difference(&wanted).collect();
+    match (missing.is_empty(), extra.is_empty()) {
+        (true, true) => Comparison::AsExpected,
+        (false, true) => Comparison::Surprise(format!("no finding of {}", list(missing))),
+        (true, false) => Comparison::Surprise(format!("unexpected finding of {}", list(extra))),
+        (false, false) => Comparison::Surprise(format!("no finding of {}, and one of {}", list(missing), list(extra))),
+    }
+}
+
+/// A verdict as files spell it.
+pub(crate) fn word(verdict: crate::verdict::Verdict) -> String {
+    serde_json::to_value(verdict).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{Finding, Promise, Verdict};
+
+    fn seen(verdict: Verdict, oracles: &[(&str, Certainty)]) -> Judgement {
+        let finding = |(oracle, certainty): &(&str, Certainty)| Finding {
+            oracle: (*oracle).into(),
+            title: String::new(),
+            promise: Promise::O1,
+            certainty: *certainty,
+            text: String::new(),
+            evidence: vec![],
+            frames: vec![],
+        };
+        Judgement { verdict, reason: "because".into(), findings: oracles.iter().map(finding).collect(), counts: BTreeMap::new() }
+    }
+
+    fn expected(verdict: Verdict, oracles: &[&str]) -> Expectation {
+        Expectation { verdict, oracles: oracles.iter().map(|name| (*name).into()).collect() }
+    }
+
+    #[test]
+    fn a_surprise_in_either_direction_is_told() {
+        let finding = expected(Verdict::Finding, &["x"]);
+        let pass = expected(Verdict::Pass, &[]);
+        let found = seen(Verdict::Finding, &[("x", Certainty::Certain)]);
+        assert_eq!(compare(&finding, &found), Comparison::AsExpected);
+        assert!(matches!(compare(&pass, &found), Comparison::Surprise(_)));
+        assert!(matches!(compare(&finding, &seen(Verdict::Pass, &[])), Comparison::Surprise(_)));
+    }
+
+    #[test]
+    fn the_oracles_must_be_just_those_and_possible_findings_do_not_count() {
+        let finding = expected(Verdict::Finding, &["x"]);
+        let both = seen(Verdict::Finding, &[("x", Certainty::Certain), ("y", Certainty::Certain)]);
+        assert_eq!(compare(&finding, &both), Comparison::Surprise("unexpected finding of y".into()));
+        let possible = seen(Verdict::Finding, &[("x", Certainty::Certain), ("y", Certainty::Possible)]);
+        assert_eq!(compare(&finding, &possible), Comparison::AsExpected);
+        let other = seen(Verdict::Finding, &[("y", Certainty::Certain)]);
+        assert_eq!(compare(&finding, &other), Comparison::Surprise("no finding of x, and one of y".into()));
+    }
+
+    #[test]
+    fn the_nearest_kernel_gives_the_expectation() {
+        let all = BTreeMap::from([
+            ("default".to_owned(), expected(Verdict::Pass, &[])),
+            ("debian:6.1".to_owned(), expected(Verdict::Hang, &[])),
+            ("debian:6.12".to_owned(), expected(Verdict::Finding, &[])),
+        ]);
+        let verdict = |kernel: &str| expected_for(&all, kernel).unwrap().verdict;
+        assert_eq!(verdict("debian:6.12.117+deb12"), Verdict::Finding);
+        assert_eq!(verdict("debian:6.1.192"), Verdict::Hang);
+        assert_eq!(verdict("host"), Verdict::Pass);
+        assert_eq!(expected_for(&BTreeMap::new(), "host"), None);
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads a scenario file: unknown keys are refused with file, line and the nearest known one; `include` steps are replaced
+//! by the steps of their part.
+
+use std::path::{Path, PathBuf};
+
+use pincushion_devices::toml_error::describe;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::catalogue;
+use super::check::check;
+use super::model::{Scenario, Step};
+
+/// Parts may include parts, so deep at most.
+const MAX_DEPTH: u32 = 8;
+
+/// Why a scenario file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that is not known. Begins with `path:line:column`.
+    #[error("{0}")]
+    Syntax(String),
+    /// It cannot be meant. Begins with `path:line`.
+    #[error("{place}: {problem}")]
+    Meaning {
+        /// `path:line`, or `path`.
+        place: String,
+        /// What is wrong, and the way out.
+        problem: String,
+    },
+}
+
+/// What `parts/NAME.toml` holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    #[expect(dead_code, reason = "for the reader of the file")]
+    summary: String,
+    #[serde(rename = "step")]
+    steps: Vec<Step>,
+}
+
+/// Reads and checks a scenario. `path` is where `text` came from: for messages, and `parts` beside it are found before
+/// the built-in ones.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn parse(text: &str, path: &Path) -> Result<Scenario, LoadError> {
+    let mut scenario: Scenario = from_toml(text, path)?;
+    if let Err((index, problem)) = check(&scenario) {
+        let place = match index {
+            Some((table, index)) => format!("{}:{}", path.display(), line_of(text, table, index)),
+            None => path.display().to_string(),
+        };
+        return Err(LoadError::Meaning { place, problem });
+    }
+    scenario.steps = expand(std::mem::take(&mut scenario.steps), path, 0)?;
+    // Once more with all parts in their places: names that they use must exist.
+    match check(&scenario) {
+        Ok(()) => Ok(scenario),
+        Err((_, problem)) => Err(LoadError::Meaning { place: path.display().to_string(), problem }),
+    }
+}
+
+fn from_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, LoadError> {
+    toml::from_str(text).map_err(|error| LoadError::Syntax(describe(path, text, &error)))
+}
+
+fn expand(steps: Vec<Step>, path: &Path, depth: u32) -> Result<Vec<Step>, LoadError> {
+    let mut all = Vec::new();
+    for step in steps {
+        let Some(name) = &step.include else {
+            all.push(step);
+            continue;
+        };
+        if depth == MAX_DEPTH {
+            let problem = format!("parts include each other more than {MAX_DEPTH} deep");
+            return Err(LoadError::Meaning { place: path.display().to_string(), problem });
+        }
+        let (part_path, text) = read_part(name, path)?;
+        let part: Part = from_toml(&text, &part_path)?;
+        all.extend(expand(part.steps, &part_path, depth + 1)?);
+    }
+    Ok(all)
+}
+
+fn read_part(name: &str, path: &Path) -> Result<(PathBuf, String), LoadError> {
+    let beside = path.parent().unwrap_or(Path::new(".")).join("parts").join(format!("{name}.toml"));
+    if beside.is_file() {
+        let text = std::fs::read_to_string(&beside).map_err(|source| LoadError::Read { path: beside.clone(), source })?;
+        return Ok((beside, text));
+    }
+    if let Some(text) = catalogue::part(name) {
+        return Ok((PathBuf::from(format!("parts/{name}.toml")), text.to_owned()));
+    }
+    let near = pincushion_devices::toml_error::nearest(name, catalogue::part_names());
+    let guess = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    let problem = format!("there is no part `{name}`, neither {} nor built in{guess}", beside.display());
+    Err(LoadError::Meaning { place: path.display().to_string(), problem })
+}
+
+/// Line, from 1, of the `index`-th element of the array of tables `table`.
+fn line_of(text: &str, table: &str, index: usize) -> usize {
+    #[derive(Deserialize)]
+    struct Tables {
+        #[serde(default)]
+        step: Vec<toml::Spanned<IgnoredAny>>,
+        #[serde(default)]
+        rule: Vec<toml::Spanned<IgnoredAny>>,
+        #[serde(default)]
+        disk: Vec<toml::Spanned<IgnoredAny>>,
+    }
+    let start = toml::from_str::<Tables>(text).ok().and_then(|tables| {
+        let list = match table {
+            "step" => tables.step,
+            "rule" => tables.rule,
+            _ => tables.disk,
+        };
+        list.get(index).map(|spanned| spanned.span().start)
+    });
+    text[..start.unwrap_or(0)].matches('\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n[[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n";
+
+    fn refused(rest: &str) -> String {
+        parse(&format!("{HEAD}{rest}"), Path::new("x.toml")).unwrap_err().to_string()
+    }
+
+    fn accepted(rest: &str) -> Scenario {
+        parse(&format!("{HEAD}{rest}"), Path::new("x.toml")).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_its_neighbour() {
+        let said = refused("[[step]]\ngates = 'read'\n");
+        assert!(said.starts_with("x.toml:10:1: unknown key `gates`; did you mean `gate`?"), "{said}");
+    }
+
+    #[test]
+    fn a_step_that_does_nothing_or_two_things_is_refused_with_its_line() {
+        let said = refused("[[step]]\ngate = 'g'\n[[step]]\nsay = 'hello'\n");
+        assert!(said.starts_with("x.toml:11: step 2: does nothing"), "{said}");
+        let said = refused("[[step]]\ngate = 'g'\npower-off = true\n");
+        assert!(said.starts_with("x.toml:9: step 1: does two things (gate, power-off)"), "{said}");
+    }
+
+    #[test]
+    fn a_guest_step_is_checked_before_any_guest_runs() {
+        let said = refused("[[step]]\nguest = { op = 'fsink', file = 'f' }\n");
+        assert!(said.contains("unknown value `fsink`; did you mean `fsync`?"), "{said}");
+        let said = refused("[[step]]\nguest = { op = 'fsync', flie = 'f' }\n");
+        assert!(said.contains("unknown key `flie`; did you mean `file`?"), "{said}");
+    }
+
+    #[test]
+    fn a_rule_is_checked_as_the_device_will() {
+        let said = refused("[[rule]]\ndevise = 'a'\nverify = true\n");
+        assert!(said.starts_with("x.toml:9: rule 1: ") && said.contains("did you mean `device`"), "{said}");
+        let said = refused("[[rule]]\ndevice = 'b'\nverify = true\n");
+        assert!(said.contains("there is no disk `b`"), "{said}");
+        let said = refused("[[rule]]\ndevice = 'a'\n");
+        assert!(said.contains("has no action"), "{said}");
+    }
+
+    #[test]
+    fn a_name_is_used_only_after_it_was_given() {
+        let fact = "[[step]]\nfact = { key = 'file-page-gone', value = { frames = '${page.frame-numbers}' } }\n";
+        let said = refused(fact);
+        assert!(said.contains("no earlier step is named `page`"), "{said}");
+        let named = "[[step]]\nname = 'page'\nguest = { op = 'frames', map = 'm' }\n";
+        assert_eq!(accepted(&format!("{named}{fact}")).steps.len(), 2);
+    }
+
+    #[test]
+    fn a_background_step_is_joined_or_abandoned() {
+        let sent = "[[step]]\nname = 'r'\nthread = 't'\nguest = { op = 'fsync', file = 'f' }\n";
+        assert!(refused(sent).contains("nobody joins `r`"));
+        accepted(&format!("{sent}[[step]]\njoin = 'r'\n"));
+        accepted(&format!("{sent}abandon = true\n"));
+    }
+
+    #[test]
+    fn a_part_stands_where_it_is_included() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("parts")).unwrap();
+        let part = "summary = 's'\n[[step]]\nname = 'p'\nguest = { op = 'sync' }\n[[step]]\ngate = 'two'\n";
+        std::fs::write(dir.path().join("parts/start.toml"), part).unwrap();
+        let text = format!("{HEAD}[[step]]\ninclude = 'start'\n[[step]]\ngate = 'three'\n");
+        let scenario = parse(&text, &dir.path().join("x.toml")).unwrap();
+        let gates: Vec<_> = scenario.steps.iter().map(|step| step.gate.as_deref()).collect();
+        assert_eq!(gates, [None, Some("two"), Some("three")]);
+    }
+
+    #[test]
+    fn a_missing_part_is_named() {
+        assert!(refused("[[step]]\ninclude = 'nowhere'\n").contains("there is no part `nowhere`"));
+    }
+
+    #[test]
+    fn a_scenario_survives_being_written_and_read() {
+        let scenario = accepted("[[rule]]\ndevice = 'a'\nhold = { gate = 'g' }\n[[step]]\nguest = { op = 'sync' }\nexpect = { errno = 'EIO' }\n[[step]]\nawait = { event = 'parked', device = 'a' }\n");
+        let text = toml::to_string(&scenario).unwrap();
+        assert_eq!(parse(&text, Path::new("again.toml")).unwrap(), scenario);
+    }
+}

@@ -1,0 +1,15 @@
+//! Scenario files: what they say ([`model`]), which there are ([`catalogue`]), and how they are read and refused.
+
+pub mod catalogue;
+mod check;
+mod expectation;
+mod interpolate;
+mod load;
+pub mod model;
+mod outcome;
+
+pub use expectation::{Comparison, compare, expected_for};
+pub use interpolate::{Missing, Values, fill, placeholders};
+pub use load::{LoadError, parse};
+pub use model::Scenario;
+pub use outcome::unmet;

@@ -1,0 +1,333 @@
+//! A scenario as its file spells it. Plain data; what may not be combined is refused by [`super::check`].
+//!
+//! Texts may hold `${...}`: see [`super::interpolate`].
+
+use std::collections::BTreeMap;
+
+use pincushion_abi::pattern::Pattern;
+use pincushion_devices::trace::event::{Fetch, Operation};
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{Expectation, Promise};
+
+/// A whole scenario file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Scenario {
+    /// Its name: the file's name without `.toml`.
+    pub name: String,
+    /// One line: what happens and what it shows.
+    pub summary: String,
+    /// Its permanent number in the catalogue, for example `S11`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// `demo`, `quick`, `control`, `selftest`, `soak`, ...
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The promises that it examines.
+    #[serde(default)]
+    pub promises: Vec<Promise>,
+    /// Kernels that it applies to.
+    #[serde(default = "newest_kernel")]
+    pub kernels: Vec<String>,
+    /// The machine.
+    #[serde(default)]
+    pub vm: Vm,
+    /// What is expected, by kernel (`debian:6.12`) or `default`.
+    pub expect: BTreeMap<String, Expectation>,
+    /// Its disks, in the order in which the guest sees them.
+    #[serde(default, rename = "disk")]
+    pub disks: Vec<Disk>,
+    /// Rules of the fault plan, exactly as `pincushion_devices::fault::plan::Rule`, with `${...}`.
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<toml::Value>,
+    /// The choreography.
+    #[serde(default, rename = "step")]
+    pub steps: Vec<Step>,
+}
+
+fn newest_kernel() -> Vec<String> {
+    vec!["debian:6.12".into()]
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Vm {
+    /// vCPUs, 1 to 16.
+    pub cpus: u8,
+    /// RAM, with K, M or G.
+    pub memory: String,
+    /// Added to the kernel command line.
+    pub cmdline: String,
+    /// Which of the kernel's files is booted.
+    pub format: KernelFormat,
+    /// The initial RAM disk.
+    pub initrd: Initrd,
+    /// Longest time of the whole run in seconds, on the host's clock.
+    pub limit_s: u64,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            memory: "512M".into(),
+            cmdline: String::new(),
+            format: KernelFormat::Elf,
+            initrd: Initrd::Agent,
+            limit_s: 300,
+        }
+    }
+}
+
+/// Which of a kernel's files is booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelFormat {
+    /// The unpacked `vmlinux`.
+    Elf,
+    /// The file as the distribution ships it.
+    Bzimage,
+    /// For a self-test: a file that is no kernel.
+    Garbage,
+}
+
+/// What the guest gets as its initial RAM disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Initrd {
+    /// Our agent as PID 1.
+    Agent,
+    /// For a self-test: none, so that the guest finds no root.
+    None,
+}
+
+/// A virtio-blk disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Disk {
+    /// Its name in rules, events and `${disk.ID}`.
+    pub id: String,
+    /// Its size, with K, M or G; a multiple of 512 bytes.
+    pub size: String,
+    /// What is on it at first.
+    pub content: Content,
+    /// Files that an ext4 disk holds at first; `${sectors.ID:PATH}` says where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<DiskFile>,
+    /// When a write's payload is read, unless a rule says otherwise.
+    #[serde(default)]
+    pub fetch: Fetch,
+    /// Whether writes are refused.
+    #[serde(default)]
+    pub read_only: bool,
+    /// How the image is read and written.
+    #[serde(default)]
+    pub backend: Backend,
+}
+
+/// What a disk holds at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// An ext4 file system.
+    Ext4,
+    /// Zeros.
+    Zero,
+    /// The same pattern in every 4096 bytes.
+    Pattern(Pattern),
+}
+
+/// A file on a fresh ext4 disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DiskFile {
+    /// Absolute path in the file system.
+    pub path: String,
+    /// Length in bytes.
+    pub len: u64,
+    /// Its bytes.
+    pub pattern: Pattern,
+}
+
+/// How a disk image is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Positioned system calls.
+    #[default]
+    File,
+    /// io_uring.
+    Uring,
+    /// Memory; the image gets what is flushed, and loses the rest, as by a power cut at the end.
+    Volatile,
+}
+
+/// One step. Exactly one of `guest`, `await`, `gate`, `join`, `reboot`, `power-off`, `fact`, `host` and `include`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Step {
+    /// What a reader of the progress sees; absent: made from the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub say: Option<String>,
+    /// Gives the step's values a name: `${NAME.value}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long it may take in seconds; absent: 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_s: Option<u64>,
+
+    /// The agent does this: a table of `pincushion_abi::Step`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<toml::Table>,
+    /// For `guest`: the agent's thread. The scenario goes on at once; `join` waits for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// For `guest`: what must come of it; absent: that it succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    /// For `guest`: nobody waits for its answer (the machine ends before, or it may never come).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub abandon: bool,
+
+    /// Waits until something happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#await: Option<Await>,
+    /// Opens a gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// Waits for the answer of the `guest` step of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
+    /// The guest reboots, without sync, and the agent of its next boot answers.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub reboot: bool,
+    /// The guest syncs and powers off. Implied at the end of the steps.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub power_off: bool,
+    /// Writes a fact into the log (docs/oracles.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fact: Option<Fact>,
+    /// Looks at a disk image; the machine has ended by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostCheck>,
+    /// The steps of `parts/NAME.toml` stand here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include: Option<String>,
+}
+
+/// What must come of a guest step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Expect {
+    /// It fails with this errno, by name.
+    Errno(String),
+    /// It succeeds and these values are so.
+    Values(toml::Table),
+    /// Whatever.
+    Any,
+}
+
+/// What to wait for. Each event is counted once: a second `await` of the same thing waits for the next one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Await {
+    /// What happened.
+    pub event: Awaited,
+    /// To which device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// In a request of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// For `rule`: the rule's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// How often.
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Events that can be awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Awaited {
+    /// A request was popped.
+    Fetched,
+    /// A request waits.
+    Parked,
+    /// A request goes on.
+    Released,
+    /// A request's work ended.
+    Executed,
+    /// The guest sees that a request is done.
+    Used,
+    /// A rule acted.
+    Rule,
+    /// A planted fault acted.
+    Planted,
+    /// A device was reset.
+    DeviceReset,
+    /// The machine ended.
+    MachineEnded,
+}
+
+/// A fact for the oracles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Fact {
+    /// Its key, for example `file-page`.
+    pub key: String,
+    /// Its value; `${...}` inside is replaced.
+    pub value: toml::Value,
+}
+
+/// A look at a disk image after the machine has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum HostCheck {
+    /// `e2fsck -fn`: fact `fsck`.
+    Fsck {
+        /// The disk.
+        disk: String,
+    },
+    /// A file of the ext4 file system on it, read by debugfs: fact `found`.
+    File {
+        /// The disk.
+        disk: String,
+        /// Path in the file system.
+        path: String,
+        /// First byte that is looked at.
+        #[serde(default)]
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+        /// What must be there.
+        pattern: Pattern,
+        /// Name of the promise.
+        promise: String,
+    },
+    /// Bytes of the image: fact `found`.
+    Bytes {
+        /// The disk.
+        disk: String,
+        /// First byte that is looked at.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+        /// What must be there.
+        pattern: Pattern,
+        /// Name of the promise.
+        promise: String,
+    },
+    /// Hashes all that was flushed, for the oracle `lying-flush`: facts `image`.
+    Flushed {
+        /// The disk.
+        disk: String,
+    },
+}
