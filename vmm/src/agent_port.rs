@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use pincushion_abi::port;
 
 use crate::bus::{BusDevice, Flow};
+use crate::lock::lock;
 use crate::platform::uart::Uart;
 
 /// What the agent sent.
@@ -96,7 +97,7 @@ impl BusDevice for AgentPort {
         const DATA: u64 = (port::DATA - port::BASE) as u64;
         const COMMIT: u64 = (port::COMMIT - port::BASE) as u64;
         const MARK: u64 = (port::MARK - port::BASE) as u64;
-        let mut inner = self.inner.lock().expect("the handler does not panic");
+        let mut inner = lock(&self.inner);
         let word = <[u8; 4]>::try_from(data).map(u32::from_le_bytes);
         match (offset, word) {
             // `rep outsl` arrives as one write of many groups.
@@ -112,7 +113,7 @@ impl BusDevice for AgentPort {
     }
 
     fn reset(&self) {
-        let mut inner = self.inner.lock().expect("the handler does not panic");
+        let mut inner = lock(&self.inner);
         inner.message.clear();
         inner.overflow = false;
     }

@@ -5,12 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use pincushion_devices::device::{SharedDevice, VirtioDevice};
+use pincushion_devices::device::SharedDevice;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::lock::lock;
 
 /// What a readable descriptor means.
 pub(crate) enum Source {
@@ -55,8 +58,11 @@ pub(crate) struct EventLoop {
 const STOP_TOKEN: u64 = u64::MAX;
 
 impl EventLoop {
-    /// Starts a thread that serves `sources`.
-    pub(crate) fn spawn(sources: Vec<Source>) -> io::Result<Self> {
+    /// Starts a thread that serves `sources`. A panic in a device calls `on_panic` there and ends the thread.
+    pub(crate) fn spawn(
+        sources: Vec<Source>,
+        on_panic: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         watch(&epoll, stop.as_raw_fd(), STOP_TOKEN)?;
@@ -74,7 +80,9 @@ impl EventLoop {
             .name("devices".into())
             .spawn(move || {
                 let _stop = keep_open;
-                run(&epoll, sources);
+                if catch_unwind(AssertUnwindSafe(|| run(&epoll, sources))).is_err() {
+                    on_panic();
+                }
             })?;
         Ok(Self {
             stop,
@@ -157,9 +165,4 @@ fn serve(epoll: &Epoll, source: &mut Source) {
             }
         }
     }
-}
-
-/// A device whose lock is poisoned has panicked once already; it still has to be reset and dropped.
-pub(crate) fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn VirtioDevice + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ mod event_loop;
 pub mod exit_code;
 mod irq;
 mod layout;
+mod lock;
 pub mod machine;
 pub mod memory;
 pub mod nested;

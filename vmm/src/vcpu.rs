@@ -3,6 +3,7 @@
 //! Promises: a vCPU whose write asked for power-off or reset never runs another instruction; [`VcpuThread::stop`]
 //! ends the thread also when the guest spins or sleeps in `hlt`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -73,7 +74,9 @@ impl VcpuThread {
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
-                if let Some(event) = vcpu.run() {
+                let ran = catch_unwind(AssertUnwindSafe(|| vcpu.run()));
+                let panicked = |_| Some(vcpu.failed("a panic of its thread".to_owned()));
+                if let Some(event) = ran.unwrap_or_else(panicked) {
                     // Closed channels mean that nobody is interested any more.
                     let _ = events.send(event);
                 }
@@ -172,6 +175,10 @@ impl Vcpu {
                 Ok(VcpuExit::Intr) => Flow::Continue,
                 Ok(VcpuExit::Shutdown) => {
                     return Some(MachineEvent::TripleFault { vcpu: self.index });
+                }
+                Ok(VcpuExit::InternalError) => {
+                    let reason = "an instruction that it cannot emulate (see `pincushion doctor`)";
+                    return Some(self.failed(reason.to_owned()));
                 }
                 Ok(other) => {
                     let reason = format!("{other:?}");

@@ -297,3 +297,21 @@ fn sixteen_vcpus_start_and_stop() {
         "they wait for their start-up interrupt: {vcpus:?}"
     );
 }
+
+#[test]
+fn a_handler_that_panics_ends_the_run_and_not_this_process() {
+    use pincushion_abi::port;
+    let agent = Box::new(|_: FromAgent<'_>| panic!("a bug in the caller"));
+    let payload = Payload::new().outl(port::MARK, 1).spin();
+    let parts = Parts {
+        agent: Some(agent),
+        ..Default::default()
+    };
+    let Some(exit) = run(&payload, parts, LIMIT) else {
+        return;
+    };
+    let Exit::Failed { reason } = exit else {
+        panic!("{exit:?}")
+    };
+    assert!(reason.contains("panic"), "{reason}");
+}

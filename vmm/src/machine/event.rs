@@ -24,6 +24,8 @@ pub(crate) enum MachineEvent {
         /// Why.
         reason: String,
     },
+    /// The device thread has panicked.
+    DevicesFailed,
     /// The console showed the first line of a kernel panic, with this reason.
     PanicBegan(String),
     /// The console showed the last line of a kernel panic.

@@ -39,7 +39,8 @@ pub struct Parts {
     pub console: Console,
     /// Who hears the scenario agent; without it the agent's ports do not exist.
     pub agent: Option<AgentHandler>,
-    /// The event log, which hears of what the guest's drivers do wrong. The default one is heard by nobody.
+    /// The event log, which hears of what the guest's drivers do wrong and of each boot after the first. The default
+    /// one is heard by nobody.
     pub tracer: Arc<Tracer>,
 }
 
@@ -61,6 +62,7 @@ pub(super) struct Core {
     pub(super) com2: Arc<Uart>,
     pub(super) input: Input,
     pub(super) sender: Sender<MachineEvent>,
+    pub(super) tracer: Arc<Tracer>,
 }
 
 /// What lives from one boot to the next.
@@ -102,6 +104,7 @@ impl Machine {
             com2,
             input,
             sender,
+            tracer: parts.tracer,
         };
         let booted = core.boot(&loaded)?;
         Ok(Self {

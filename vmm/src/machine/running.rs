@@ -3,6 +3,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use pincushion_devices::trace::EventKind;
+
 use super::config::OnReset;
 use super::error::MachineError;
 use super::event::MachineEvent;
@@ -35,7 +37,7 @@ impl StopHandle {
     }
 }
 
-/// A running machine. Dropping it stops it.
+/// A running machine. Dropping it stops it and resets its devices: what they hold is abandoned then, not before.
 pub struct Running {
     // In the order in which they have to go: vCPUs, their VM, the device thread, then what all of them use.
     vcpus: Vec<VcpuThread>,
@@ -66,8 +68,13 @@ impl Running {
         if core.input == Input::Terminal {
             sources.push(keyboard(&core));
         }
-        let event_loop =
-            EventLoop::spawn(sources).map_err(MachineError::host("start the device thread"))?;
+        let panicked = core.sender.clone();
+        let on_panic = move || {
+            // A closed channel means that the machine is gone.
+            let _ = panicked.send(MachineEvent::DevicesFailed);
+        };
+        let event_loop = EventLoop::spawn(sources, on_panic)
+            .map_err(MachineError::host("start the device thread"))?;
         let mut running = Self {
             vcpus: Vec::new(),
             vm: None,
@@ -97,7 +104,10 @@ impl Running {
             }
             if let Some(limit) = limit.filter(|limit| self.started.elapsed() >= *limit) {
                 let vcpus = self.shut_down();
-                return self.ended(Exit::Hang { limit, vcpus });
+                return match self.panic.take() {
+                    Some((message, _)) => self.ended(Exit::Panic { message }),
+                    None => self.ended(Exit::Hang { limit, vcpus }),
+                };
             }
         }
     }
@@ -197,6 +207,9 @@ impl Running {
             MachineEvent::VcpuFailed { vcpu, reason } => Exit::Failed {
                 reason: format!("vcpu{vcpu}: {reason}"),
             },
+            MachineEvent::DevicesFailed => Exit::Failed {
+                reason: "the device thread panicked".to_owned(),
+            },
             MachineEvent::Stop => Exit::Stopped,
         };
         // Whatever a panicking kernel does in the end, it has panicked.
@@ -224,15 +237,17 @@ impl Running {
     fn reboot(&mut self) {
         self.stop_vcpus();
         self.vm = None;
-        // What the old boot still had to say is void: a second vCPU may have asked for the same reset.
-        while self
-            .events
-            .try_recv()
-            .is_ok_and(|event| event != MachineEvent::Stop)
-        {}
-        self.reboots += 1;
-        log::info!("the guest boots again");
+        // What the old boot's vCPUs still had to say is void: a second one may have asked for the same reset.
+        let said: Vec<_> = self.events.try_iter().collect();
+        if said.contains(&MachineEvent::Stop) {
+            self.end(Exit::Stopped);
+            return;
+        }
         let booted = self.core.reboot();
+        self.reboots += 1;
+        let boot = self.reboots + 1;
+        log::info!("boot {boot} of the guest");
+        self.core.tracer.emit(|| EventKind::BootBegan { boot });
         if let Err(error) = booted.and_then(|booted| self.run(booted)) {
             self.end(Exit::Failed {
                 reason: format!("the guest could not boot again: {error}"),
@@ -251,12 +266,12 @@ impl Running {
         exit
     }
 
-    /// Stops everything that runs; the devices are reset, so that no request is left.
+    /// Stops everything that runs. The devices stay as they are, so that their held requests can be looked at,
+    /// until the machine is dropped.
     fn shut_down(&mut self) -> Vec<VcpuReport> {
         let reports = self.stop_vcpus();
         self.vm = None;
         self.event_loop = None;
-        self.core.devices.reset();
         self.core.buses.ports.reset();
         self.terminal = None;
         reports
@@ -275,6 +290,7 @@ impl Drop for Running {
         if self.exit.is_none() {
             self.shut_down();
         }
+        self.core.devices.reset();
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use super::power::RESET_VALUE;
 use crate::bus::{BusDevice, Flow};
 use crate::layout::{PCI_CONFIG_PORT, RESET_PORT};
+use crate::lock::lock;
 
 /// `CONFIG_DATA` from `CONFIG_ADDRESS`.
 const DATA: u64 = 4;
@@ -44,7 +45,7 @@ impl PciStub {
 
 impl BusDevice for PciStub {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let address = *self.address.lock().expect("no panic while locked");
+        let address = *lock(&self.address);
         let (word, skip) = if offset < DATA {
             (address, offset)
         } else {
@@ -61,8 +62,7 @@ impl BusDevice for PciStub {
             // Bits 1 and 2 say what kind of reset; both set is the one that the FADT names.
             (RESET, [value]) if value & RESET_VALUE == RESET_VALUE => return Flow::Reset,
             (0, [a, b, c, d]) => {
-                *self.address.lock().expect("no panic while locked") =
-                    u32::from_le_bytes([*a, *b, *c, *d]);
+                *lock(&self.address) = u32::from_le_bytes([*a, *b, *c, *d]);
             }
             _ => {}
         }
@@ -70,7 +70,7 @@ impl BusDevice for PciStub {
     }
 
     fn reset(&self) {
-        *self.address.lock().expect("no panic while locked") = 0;
+        *lock(&self.address) = 0;
     }
 }
 

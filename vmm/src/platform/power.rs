@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::bus::{BusDevice, Flow};
+use crate::lock::lock;
 
 /// `SLP_TYP` of S5, as the DSDT's `\_S5` package says it.
 pub const SLEEP_TYPE_S5: u8 = 5;
@@ -61,7 +62,7 @@ impl Default for AcpiPm {
 
 impl BusDevice for AcpiPm {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let registers = self.registers.lock().expect("no panic while locked");
+        let registers = lock(&self.registers);
         let mut image = [0; 12];
         image[2..4].copy_from_slice(&registers.enable.to_le_bytes());
         image[4..6].copy_from_slice(&(registers.control | SCI_EN).to_le_bytes());
@@ -76,7 +77,7 @@ impl BusDevice for AcpiPm {
         let Some(value) = data.first_chunk().copied().map(u16::from_le_bytes) else {
             return Flow::Continue;
         };
-        let mut registers = self.registers.lock().expect("no panic while locked");
+        let mut registers = lock(&self.registers);
         match offset {
             2 => registers.enable = value,
             4 => {
@@ -92,7 +93,7 @@ impl BusDevice for AcpiPm {
     }
 
     fn reset(&self) {
-        *self.registers.lock().expect("no panic while locked") = Registers::default();
+        *lock(&self.registers) = Registers::default();
     }
 }
 

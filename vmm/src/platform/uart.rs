@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use vm_superio::Serial;
 use vm_superio::serial::NoEvents;
 
 use crate::bus::{BusDevice, Flow};
 use crate::irq::IrqLine;
+use crate::lock::lock;
 
 /// Interrupt enable register; bit 0 is "received data available".
 const IER: u8 = 1;
@@ -144,10 +145,6 @@ impl BusDevice for Uart {
         inner.serial = Serial::new(self.irq.clone(), OutputWriter(self.output.clone()));
         lock(&self.output).reset();
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic while locked")
 }
 
 #[cfg(test)]
