@@ -11,6 +11,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pincushion_abi::nested::INSIDE;
+
 use super::args::{Access, Named, NestedArgs, inner_command, named_files, source_and_target};
 use super::config::{Command, Ended, NestedConfig};
 use super::error::{NestedError, host, host_file};
@@ -39,6 +41,12 @@ pub fn command(args: NestedArgs) -> u8 {
     })
 }
 
+/// Whether this process runs in a nested machine.
+#[must_use]
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 fn complain(error: &NestedError) {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -50,6 +58,9 @@ fn complain(error: &NestedError) {
 }
 
 fn run(args: &NestedArgs) -> Result<u8, NestedError> {
+    if is_inside() {
+        return Err(NestedError::Inside);
+    }
     let words = utf8(&args.command)?;
     let progress = |line: &str| eprintln!("nested: {line}");
     let signals = Forwarder::start()?;

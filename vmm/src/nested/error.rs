@@ -117,6 +117,9 @@ pub enum NestedError {
     /// Our agent is not where it should be.
     #[error("{0} is missing: build it with `cargo build -p pincushion-agent`")]
     NoAgent(PathBuf),
+    /// A nested machine in a nested machine would be too slow to be of use.
+    #[error("this is the nested machine already: run the command without `pincushion nested --`")]
+    Inside,
     /// The host refused something small: a thread, a socket, a clock.
     #[error("cannot {action}")]
     Host {
@@ -142,7 +145,8 @@ impl NestedError {
             | Self::Refused(_)
             | Self::HostFile { .. }
             | Self::Image(_)
-            | Self::NoAgent(_) => exit_code::SETUP_ERROR,
+            | Self::NoAgent(_)
+            | Self::Inside => exit_code::SETUP_ERROR,
             Self::NoKvm(_) => exit_code::NO_USABLE_KVM,
             Self::Gone { .. }
             | Self::NotAnswering { .. }

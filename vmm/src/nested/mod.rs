@@ -45,7 +45,7 @@ mod transfer;
 mod tsc;
 
 pub use args::NestedArgs;
-pub use command::{command, install_programs};
+pub use command::{command, install_programs, is_inside};
 pub use config::{Command, Ended, NestedConfig};
 pub use error::NestedError;
 pub use image::{boot_files, find_agent};

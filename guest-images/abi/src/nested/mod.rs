@@ -32,6 +32,9 @@ pub const VERSION: u32 = 1;
 /// Name of the virtio-serial port, as both sides give it.
 pub const PORT_NAME: &str = "pincushion-nested";
 
+/// Set to `1` for every command in the nested machine, which must not look for a nested machine of its own.
+pub const INSIDE: &str = "PINCUSHION_NESTED";
+
 /// Bytes of output or file data that the agent may send on a channel before the host has granted
 /// more by [`Kind::Credit`]. It bounds what a slow reader makes the host keep in memory.
 pub const WINDOW: u32 = 4 << 20;

@@ -17,7 +17,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use pincushion_abi::nested::{Frame, Kind, Reply};
+use pincushion_abi::nested::{Frame, INSIDE, Kind, Reply};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -83,6 +83,7 @@ impl Running {
         let mut command = Command::new(program);
         command
             .args(args)
+            .env(INSIDE, "1")
             .envs(&order.env)
             .current_dir(&order.cwd)
             .stdin(Stdio::null())
