@@ -12,7 +12,8 @@ use super::uring::UringDisk;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// io_uring where the host lets us, system calls otherwise.
+    /// What measured best (`examples/backends.rs`): io_uring for direct I/O where the host lets us, a quarter of the time at
+    /// a depth of 32; system calls through the page cache, where a ring gains nothing for reads and loses for writes.
     #[default]
     Auto,
     /// Positioned system calls.
@@ -38,6 +39,7 @@ pub fn open_disk(options: &DiskOptions) -> Result<Box<dyn Disk>, OpenError> {
     match options.backend {
         Backend::File => Ok(Box::new(FileDisk::open(&options.file)?)),
         Backend::Uring => Ok(Box::new(UringDisk::open(&options.file)?)),
+        Backend::Auto if !options.file.direct => Ok(Box::new(FileDisk::open(&options.file)?)),
         Backend::Auto => match UringDisk::open(&options.file) {
             Ok(disk) => Ok(Box::new(disk)),
             Err(OpenError::NoUring { attempt, source }) => {
