@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::direct::Alignment;
 use super::disk::{Geometry, Transfer, Work};
 use super::error::OpenError;
-use super::lock::lock_image;
+use super::lock::{lock_image, unlock_image};
 use super::zeroes::Zeroing;
 
 /// Bytes of a virtio block sector (virtio 1.2, 5.2).
@@ -124,6 +124,12 @@ impl Image {
                 "the transfer goes beyond the end of the disk",
             )),
         }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        unlock_image(&self.file);
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! `flock` belongs to the open file description, so it also keeps two disks of one process apart, and ends with the
 //! last descriptor, however the process ends. It does not keep out programs that ask no lock (`dd`, `mount`).
+//! [`unlock_image`] gives it back at once: a child process that is just being started has the descriptor too.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -66,6 +67,15 @@ pub(super) fn lock_image(file: &File, path: &Path, read_only: bool) -> Result<()
     }
 }
 
+/// Gives the lock back, whoever else has the descriptor.
+pub(super) fn unlock_image(file: &File) {
+    // At worst it ends with the last descriptor.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+/// How often to look for a holder that must be there: /proc/locks can miss one while others come and go.
+const LOOKS: usize = 5;
+
 fn holder_of(file: &File) -> Holder {
     let Ok(metadata) = file.metadata() else {
         return Holder::Unknown;
@@ -77,10 +87,8 @@ fn holder_of(file: &File) -> Holder {
         minor(device),
         metadata.ino()
     );
-    let Ok(locks) = fs::read_to_string("/proc/locks") else {
-        return Holder::Unknown;
-    };
-    match find_holder(&locks, &inode) {
+    let holder = (0..LOOKS).find_map(|_| find_holder(&read_locks().ok()?, &inode));
+    match holder {
         Some(pid) if pid == std::process::id() => Holder::Ourselves,
         Some(pid) => Holder::Process {
             pid,
@@ -88,6 +96,19 @@ fn holder_of(file: &File) -> Holder {
                 .map_or_else(|_| "unknown".into(), |name| name.trim().into()),
         },
         None => Holder::Unknown,
+    }
+}
+
+/// All locks of the host, in reads that are as large as the kernel serves at once.
+fn read_locks() -> io::Result<String> {
+    let mut file = File::open("/proc/locks")?;
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            count => bytes.extend_from_slice(&chunk[..count]),
+        }
     }
 }
 
