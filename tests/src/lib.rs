@@ -1,10 +1,13 @@
 //! Scenarios, runner, timeline, oracles and reports.
 
+pub mod cli;
 pub mod guest;
 pub mod oracle;
+pub mod report;
 pub mod rundir;
 pub mod runner;
 pub mod scenario;
+pub mod suite;
 pub mod timeline;
 pub mod verdict;
 

@@ -51,7 +51,7 @@ pub trait Oracle {
 #[must_use]
 pub fn all() -> Vec<Box<dyn Oracle>> {
     vec![
-        Box::new(WritebackOfHeldPage),
+        Box::new(WritebackOfHeldPage::default()),
         Box::new(UnstablePayload::default()),
         Box::new(LostDmaData),
         Box::new(GuestSplat::default()),

@@ -1,12 +1,13 @@
 //! The guest's kernel said that something is wrong.
 //!
-//! Verifies that neither the console nor the kernel log that steps brought back shows a panic, a crash (oops, BUG, WARNING, sanitizer), a damaged file system or
-//! a stall, and names each by a stable title: a crash by its function, without addresses, ids and times. A stall (hung task, soft lockup, RCU) is a
-//! possible finding only, because a request that the scenario holds or a busy host makes one without any fault of the kernel.
+//! Verifies that neither the console nor the kernel log that steps brought back shows a panic, a crash (oops, BUG, WARNING,
+//! sanitizer), a damaged file system or a stall, and names each by a stable title: a crash by its function, without
+//! addresses, ids and times. A stall (hung task, soft lockup, RCU) is a possible finding only, because a request that the
+//! scenario holds or a busy host makes one without any fault of the kernel.
 //!
-//! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan made a request fail is
-//! counted, never blamed; so is a panic for which the scenario itself asked. What the kernel said before its agent reported is held
-//! against the machine, not against a promise.
+//! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan
+//! made a request fail is counted, never blamed; so is a panic for which the scenario itself asked. What the kernel said
+//! before its agent reported is held against the machine, not against a promise.
 
 use pincushion_abi::{Outcome, Report, Value};
 use pincushion_devices::trace::event::{Event, EventKind};

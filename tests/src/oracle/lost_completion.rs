@@ -1,12 +1,12 @@
 //! A request that was done and of which the guest was never told.
 //!
-//! Verifies that each request whose hold was closed as completed (a request without payload: that was executed) has its used element
-//! published. Between the two the queue handler does not wait, so when the machine has ended, in whatever way but a failure of its own, the
-//! missing one is certain. A request that was fetched, not parked and never executed when a machine *hung* is a possible finding: the
-//! operation may just have been slow.
+//! Verifies that each request whose hold was closed as completed (a request without payload: that was executed) has its
+//! used element published. Between the two the queue handler does not wait, so when the machine has ended, in whatever way
+//! but a failure of its own, the missing one is certain. A request that was fetched, not parked and never executed when a
+//! machine *hung* is a possible finding: the operation may just have been slow.
 //!
-//! Does not verify that the guest was signalled: event indices suppress interrupts lawfully. Does not verify requests that were parked, that a device reset
-//! took back, or that were let go because the machine stopped.
+//! Does not verify that the guest was signalled: event indices suppress interrupts lawfully. Does not verify requests that
+//! were parked, that a device reset took back, or that were let go because the machine stopped.
 
 use pincushion_devices::trace::event::{HoldEnd, ReleaseCause};
 

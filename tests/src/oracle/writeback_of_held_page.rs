@@ -10,7 +10,7 @@
 //! finding, within one device it is only counted. Nor does it verify CPU stores (legal unless stable pages are required: `unstable-payload`), or
 //! two requests that share a frame but no byte.
 
-use pincushion_devices::trace::event::FRAME_SIZE;
+use pincushion_devices::trace::event::{Direction, Event, EventKind, FRAME_SIZE, Moment};
 
 use super::bench::{Opinion, Oracle, merge};
 use crate::timeline::{Overlap, PageOwner, Timeline};
@@ -19,14 +19,43 @@ use crate::verdict::{Certainty, Finding, Promise};
 const NAME: &str = "writeback-of-held-page";
 
 /// The oracle.
-pub(super) struct WritebackOfHeldPage;
+#[derive(Default)]
+pub(super) struct WritebackOfHeldPage {
+    /// Requests that write into a declared page, and write-backs of one: without both, the promise was not put to the test.
+    dma: u64,
+    write_backs: u64,
+}
 
 impl Oracle for WritebackOfHeldPage {
     fn name(&self) -> &'static str {
         NAME
     }
 
+    fn feed(&mut self, event: &Event, timeline: &Timeline) {
+        let EventKind::HoldOpened {
+            request,
+            direction,
+            ranges,
+            ..
+        } = &event.kind
+        else {
+            return;
+        };
+        let mut owners = ranges
+            .iter()
+            .flat_map(|range| range.frames())
+            .filter_map(|frame| timeline.owner(frame));
+        match direction {
+            Direction::FromDevice => self.dma += u64::from(owners.next().is_some()),
+            Direction::ToDevice => {
+                self.write_backs += u64::from(owners.any(|owner| owner.device == request.device));
+            }
+        }
+    }
+
     fn say(&self, timeline: &Timeline, opinion: &mut Opinion) {
+        opinion.count("writeback-of-held-page.dma-into-file-page", self.dma);
+        opinion.count("writeback-of-held-page.write-back", self.write_backs);
         let mut findings = Vec::new();
         for overlap in &timeline.overlaps {
             let declared = declared_frames(timeline, overlap);
@@ -153,7 +182,7 @@ fn common_span(timeline: &Timeline, overlap: &Overlap) -> String {
     }
 }
 
-/// Both lives, from the hold on.
+/// Both lives, and the guest's steps in which the two holds met.
 fn evidence(timeline: &Timeline, overlap: &Overlap) -> Vec<u64> {
     let mut seqs = vec![overlap.since.seq];
     for index in [overlap.write, overlap.read] {
@@ -163,11 +192,20 @@ fn evidence(timeline: &Timeline, overlap: &Overlap) -> Vec<u64> {
             seqs.push(hold.span.began.seq);
             seqs.extend(hold.span.ended.map(|ended| ended.seq));
         }
-        for touch in &request.touches {
-            seqs.push(touch.began.seq);
-            seqs.extend(touch.ended.map(|ended| ended.seq));
+        let parks = request.parks.iter().map(|park| park.span);
+        for span in request.touches.iter().copied().chain(parks) {
+            seqs.push(span.began.seq);
+            seqs.extend(span.ended.map(|ended| ended.seq));
         }
         seqs.extend(request.executed.as_ref().map(|executed| executed.at.seq));
+    }
+    for step in &timeline.steps {
+        let (Some(began), Some(ended)) = (step.began, step.ended) else {
+            continue;
+        };
+        if began < overlap.since && overlap.since < ended {
+            seqs.extend([began.seq, ended.seq]);
+        }
     }
     seqs.extend(
         timeline[overlap.write]
@@ -179,8 +217,7 @@ fn evidence(timeline: &Timeline, overlap: &Overlap) -> Vec<u64> {
 }
 
 /// When a hash was taken, in words.
-fn moment(moment: pincushion_devices::trace::event::Moment) -> &'static str {
-    use pincushion_devices::trace::event::Moment;
+fn moment(moment: Moment) -> &'static str {
     match moment {
         Moment::Fetch => "the fetch",
         Moment::Transfer => "the transfer",
@@ -190,7 +227,7 @@ fn moment(moment: pincushion_devices::trace::event::Moment) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{GuestRange, HoldEnd, Moment, Operation, Status};
+    use pincushion_devices::trace::event::{GuestRange, HoldEnd, Operation, Status};
     use serde_json::json;
 
     use super::*;
@@ -219,7 +256,7 @@ mod tests {
         script.hash("a#0", Moment::Completion, frame(PAGE), "ff");
         script.execute("a#0", Status::Ok);
         script.close("a#0", HoldEnd::Completed);
-        let opinion = ask(WritebackOfHeldPage, &script);
+        let opinion = ask(WritebackOfHeldPage::default(), &script);
         let [finding] = &opinion.findings[..] else {
             panic!("one finding, got {opinion:?}")
         };
@@ -241,7 +278,10 @@ mod tests {
         script.fetch("b#0", Operation::Read, frame(PAGE));
         script.finish("a#0");
         script.finish("b#0");
-        assert_eq!(ask(WritebackOfHeldPage, &script).findings.len(), 1);
+        assert_eq!(
+            ask(WritebackOfHeldPage::default(), &script).findings.len(),
+            1
+        );
     }
 
     #[test]
@@ -255,7 +295,7 @@ mod tests {
             script.fetch(&format!("b#{n}"), Operation::Read, frame(page));
             script.fetch(&format!("a#{n}"), Operation::Write, frame(page));
         }
-        let opinion = ask(WritebackOfHeldPage, &script);
+        let opinion = ask(WritebackOfHeldPage::default(), &script);
         assert_eq!(opinion.findings.len(), 1);
         assert_eq!(opinion.findings[0].frames, [PAGE, PAGE + 1]);
         assert!(opinion.findings[0].text.contains("2 times"));
@@ -267,7 +307,11 @@ mod tests {
         script.whole("b#0", Operation::Read, frame(PAGE));
         script.whole("a#0", Operation::Write, frame(PAGE));
         script.whole("b#1", Operation::Read, frame(PAGE));
-        assert_eq!(ask(WritebackOfHeldPage, &script), Opinion::default());
+        assert!(
+            ask(WritebackOfHeldPage::default(), &script)
+                .findings
+                .is_empty()
+        );
     }
 
     #[test]
@@ -279,7 +323,11 @@ mod tests {
         script.finish("b#0");
         script.fetch("a#1", Operation::Read, frame(PAGE));
         script.fetch("b#1", Operation::Read, frame(PAGE));
-        assert_eq!(ask(WritebackOfHeldPage, &script), Opinion::default());
+        assert!(
+            ask(WritebackOfHeldPage::default(), &script)
+                .findings
+                .is_empty()
+        );
     }
 
     #[test]
@@ -292,7 +340,11 @@ mod tests {
             script.finish(&format!("a#{round}"));
             script.finish(&format!("b#{round}"));
         }
-        assert_eq!(ask(WritebackOfHeldPage, &script), Opinion::default());
+        assert!(
+            ask(WritebackOfHeldPage::default(), &script)
+                .findings
+                .is_empty()
+        );
     }
 
     #[test]
@@ -304,7 +356,7 @@ mod tests {
         };
         script.fetch("b#0", Operation::Read, half(0));
         script.fetch("a#0", Operation::Write, half(1));
-        let opinion = ask(WritebackOfHeldPage, &script);
+        let opinion = ask(WritebackOfHeldPage::default(), &script);
         assert!(opinion.findings.is_empty(), "{opinion:?}");
         assert_eq!(
             opinion.counts["writeback-of-held-page.same-frame-other-bytes"],
@@ -324,7 +376,7 @@ mod tests {
             }
             script.fetch("b#0", Operation::Read, frame(PAGE));
             script.fetch("a#0", Operation::Write, frame(PAGE));
-            let opinion = ask(WritebackOfHeldPage, &script);
+            let opinion = ask(WritebackOfHeldPage::default(), &script);
             assert_eq!(
                 opinion.findings[0].certainty,
                 Certainty::Possible,
@@ -343,7 +395,7 @@ mod tests {
         for mut script in [gone, rebooted] {
             script.fetch("b#0", Operation::Read, frame(PAGE));
             script.fetch("a#0", Operation::Write, frame(PAGE));
-            let opinion = ask(WritebackOfHeldPage, &script);
+            let opinion = ask(WritebackOfHeldPage::default(), &script);
             assert_eq!(opinion.findings[0].certainty, Certainty::Possible);
         }
     }
@@ -354,6 +406,10 @@ mod tests {
         script.fetch("b#0", Operation::Read, frame(PAGE));
         script.close("b#0", HoldEnd::Abandoned);
         script.whole("a#0", Operation::Write, frame(PAGE));
-        assert_eq!(ask(WritebackOfHeldPage, &script), Opinion::default());
+        assert!(
+            ask(WritebackOfHeldPage::default(), &script)
+                .findings
+                .is_empty()
+        );
     }
 }

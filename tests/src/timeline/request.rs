@@ -212,7 +212,7 @@ impl Request {
         })
     }
 
-    /// One phrase for a person: `the write a:0#4 (sector 2048, 4096 bytes)`.
+    /// One phrase for a person: `write a #4 (sector 2048, 4096 bytes)`.
     #[must_use]
     pub fn name(&self) -> String {
         let what = match self.operation {
@@ -224,9 +224,20 @@ impl Request {
             Operation::GetId => "get-id",
             Operation::Unknown => "unknown request",
         };
-        format!(
-            "{what} {} (sector {}, {} bytes)",
-            self.id, self.sector, self.bytes
-        )
+        let id = short(&self.id);
+        if self.bytes == 0 {
+            return format!("{what} {id}");
+        }
+        format!("{what} {id} (sector {}, {} bytes)", self.sector, self.bytes)
+    }
+}
+
+/// A request's name for people: `b #0`. The queue is left out where it is the first, which most devices have alone.
+#[must_use]
+pub fn short(id: &RequestId) -> String {
+    if id.queue == 0 {
+        format!("{} #{}", id.device, id.ordinal)
+    } else {
+        format!("{}:{} #{}", id.device, id.queue, id.ordinal)
     }
 }

@@ -1,0 +1,208 @@
+//! Events in plain words, for the evidence tables and the pictures.
+
+use pincushion_devices::trace::event::{
+    Direction, Event, EventKind, HoldEnd, Moment, Operation, Point, ReleaseCause, Status, Until,
+};
+
+pub(super) use crate::timeline::short as request;
+
+/// `12345.678 ms` since the log was opened: always milliseconds, so that a column of them can be compared.
+pub(super) fn time(time_ns: u64) -> String {
+    format!("{}.{:03} ms", time_ns / 1_000_000, time_ns / 1000 % 1000)
+}
+
+/// `+1.204 ms` after another moment; seconds from ten on.
+pub(super) fn since(base_ns: u64, time_ns: u64) -> String {
+    match time_ns.saturating_sub(base_ns) {
+        passed @ 0..10_000_000_000 => format!("+{}", time(passed)),
+        passed => format!(
+            "+{}.{} s",
+            passed / 1_000_000_000,
+            passed / 100_000_000 % 10
+        ),
+    }
+}
+
+/// Who acted.
+pub(super) fn actor(event: &Event) -> String {
+    match &event.kind {
+        EventKind::Fetched { request: id, .. }
+        | EventKind::HoldOpened { request: id, .. }
+        | EventKind::PayloadHashed { request: id, .. }
+        | EventKind::FaultApplied { request: id, .. }
+        | EventKind::Parked { request: id, .. }
+        | EventKind::Released { request: id, .. }
+        | EventKind::TouchBegan { request: id }
+        | EventKind::TouchEnded { request: id }
+        | EventKind::Executed { request: id, .. }
+        | EventKind::HoldClosed { request: id, .. }
+        | EventKind::Used { request: id, .. }
+        | EventKind::PlantedFault { request: id, .. } => request(id),
+        EventKind::DeviceAdded { device, .. }
+        | EventKind::DeviceStatus { device, .. }
+        | EventKind::Activated { device, .. }
+        | EventKind::DeviceReset { device, .. }
+        | EventKind::Signalled { device, .. }
+        | EventKind::GuestMistake { device, .. } => device.clone(),
+        EventKind::StepBegan { .. }
+        | EventKind::StepEnded { .. }
+        | EventKind::AgentReport { .. }
+        | EventKind::Console { .. } => "guest".to_owned(),
+        EventKind::StepSent { .. }
+        | EventKind::Fact { .. }
+        | EventKind::GateOpened { .. }
+        | EventKind::RuleUnmatched { .. } => "scenario".to_owned(),
+        EventKind::LogOpened { .. }
+        | EventKind::BootBegan { .. }
+        | EventKind::MachineEnded { .. } => "machine".to_owned(),
+    }
+}
+
+/// What happened.
+pub(super) fn event(event: &Event) -> String {
+    match &event.kind {
+        EventKind::LogOpened { .. } => "the log was opened".to_owned(),
+        EventKind::DeviceAdded { kind, .. } => format!("a {kind} device"),
+        EventKind::DeviceStatus { status, .. } => format!("the driver wrote status {status:#04x}"),
+        EventKind::Activated { .. } => "the driver is ready".to_owned(),
+        EventKind::DeviceReset { abandoned, .. } => {
+            format!("reset; {abandoned} requests were taken back")
+        }
+        EventKind::Fetched {
+            operation: what,
+            sector,
+            bytes,
+            ..
+        } => {
+            format!(
+                "fetched: {} of {bytes} bytes at sector {sector}",
+                operation(*what)
+            )
+        }
+        EventKind::HoldOpened { direction, .. } => match direction {
+            Direction::FromDevice => "the device owns the page and will write into it".to_owned(),
+            Direction::ToDevice => "the device owns the page and will read it".to_owned(),
+        },
+        EventKind::PayloadHashed {
+            moment: when,
+            pages,
+            ..
+        } => {
+            let hash = pages.first().map_or("", |page| page.hash.as_str());
+            format!("payload hashed at {}: {hash}", moment(*when))
+        }
+        EventKind::FaultApplied { rule, action, .. } => format!("rule \"{rule}\": {action}"),
+        EventKind::Parked { until: what, .. } => format!("parked {}", until(what)),
+        EventKind::Released { by, .. } => format!("released {}", cause(by)),
+        EventKind::TouchBegan { .. } => "begins to touch the page".to_owned(),
+        EventKind::TouchEnded { .. } => "has stopped touching the page".to_owned(),
+        EventKind::Executed {
+            status: what,
+            host_error,
+            ..
+        } => match host_error {
+            Some(error) => format!("done: {} ({error})", status(*what)),
+            None => format!("done: {}", status(*what)),
+        },
+        EventKind::HoldClosed {
+            how: HoldEnd::Completed,
+            ..
+        } => "the device gives the page back".to_owned(),
+        EventKind::HoldClosed {
+            how: HoldEnd::Abandoned,
+            ..
+        } => "the request is taken back from the device".to_owned(),
+        EventKind::Used { status: what, .. } => {
+            format!("completed for the guest: {}", status(*what))
+        }
+        EventKind::Signalled { .. } => "the guest was told".to_owned(),
+        EventKind::GuestMistake { what, answer, .. } => {
+            format!("the guest's mistake: {what}; answer: {answer}")
+        }
+        EventKind::PlantedFault { planted, .. } => format!("planted fault: {planted:?}"),
+        EventKind::GateOpened { gate } => format!("opened the gate \"{gate}\""),
+        EventKind::RuleUnmatched { rule } => format!("rule \"{rule}\" never matched"),
+        EventKind::StepBegan { step } => format!("step {step} begins"),
+        EventKind::StepEnded { step } => format!("step {step} has ended"),
+        EventKind::StepSent { step, name, .. } => format!("sent step {step}: {name}"),
+        EventKind::AgentReport { text } | EventKind::Console { line: text } => text.clone(),
+        EventKind::Fact { key, value } => format!("fact {key}: {value}"),
+        EventKind::BootBegan { boot } => format!("boot {boot} begins"),
+        EventKind::MachineEnded { how, detail } => format!("the machine ended: {how} {detail}")
+            .trim_end()
+            .to_owned(),
+    }
+}
+
+pub(super) fn operation(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Read => "read",
+        Operation::Write => "write",
+        Operation::Flush => "flush",
+        Operation::Discard => "discard",
+        Operation::WriteZeroes => "write-zeroes",
+        Operation::GetId => "get-id",
+        Operation::Unknown => "unknown",
+    }
+}
+
+pub(super) fn moment(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Fetch => "fetch",
+        Moment::Transfer => "transfer",
+        Moment::Completion => "completion",
+    }
+}
+
+/// `until ...`.
+pub(super) fn until(until: &Until) -> String {
+    match until {
+        Until::Gate(gate) => format!("until gate \"{gate}\" opens"),
+        Until::SameFrame { point, device } => {
+            let who = device
+                .as_ref()
+                .map_or("another request".to_owned(), |device| {
+                    format!("a request of {device}")
+                });
+            format!("until {who} on the page is {}", self::point(*point))
+        }
+        Until::Duration { ns } => format!("for {}", time(*ns)),
+    }
+}
+
+fn cause(by: &ReleaseCause) -> String {
+    match by {
+        ReleaseCause::Gate(gate) => format!("by gate \"{gate}\""),
+        ReleaseCause::SameFrame(id) => format!("by {}", request(id)),
+        ReleaseCause::Elapsed => "since its time is over".to_owned(),
+        ReleaseCause::Stopping => "since the machine stops".to_owned(),
+    }
+}
+
+fn point(point: Point) -> &'static str {
+    match point {
+        Point::Fetched => "fetched",
+        Point::Executed => "executed",
+        Point::Completed => "completed",
+    }
+}
+
+fn status(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Ioerr => "I/O error",
+        Status::Unsupp => "unsupported",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_to_the_microsecond() {
+        assert_eq!(time(12_345_678_901), "12345.678 ms");
+        assert_eq!(since(1_000_000, 2_204_567), "+1.204 ms");
+        assert_eq!(since(0, 12_345_678_901), "+12.3 s");
+    }
+}
