@@ -136,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn a_completion_that_was_dropped_before_a_reboot_is_caught() {
+        let mut script = dropped(Operation::Read);
+        script.boot(2);
+        assert_eq!(ask(LostCompletion, &script).findings.len(), 1);
+    }
+
+    #[test]
     fn a_log_that_breaks_off_or_a_machine_that_failed_is_not_judged() {
         let broken_off = dropped(Operation::Read);
         let mut failed = dropped(Operation::Read);

@@ -132,9 +132,10 @@ impl Timeline {
             executed: None,
             used: None,
         });
-        let new = self.by_id.insert(request.clone(), index).is_none();
+        // A device that counts anew in another boot is none of our business; twice in one boot is.
+        let before = self.by_id.insert(request.clone(), index);
         self.touch_device(at, request);
-        new
+        before.is_none_or(|before| self[before].boot != boot)
     }
 
     fn hold_opened(&mut self, at: Stamp, request: &RequestId, hold: Hold) -> bool {

@@ -197,16 +197,11 @@ impl Request {
     pub fn changed_payload(&self) -> Option<(&Hashed, &Hashed, Vec<GuestRange>)> {
         self.hashes.windows(2).find_map(|pair| {
             let [before, after] = pair else { return None };
-            let changed: Vec<GuestRange> = before
-                .pages
-                .iter()
-                .filter(|page| {
-                    after
-                        .pages
-                        .iter()
-                        .any(|other| other.range == page.range && other.hash != page.hash)
-                })
-                .map(|page| page.range)
+            // Both lists follow the request's ranges, in order.
+            let pages = before.pages.iter().zip(&after.pages);
+            let changed: Vec<GuestRange> = pages
+                .filter(|(old, new)| old.range == new.range && old.hash != new.hash)
+                .map(|(old, _)| old.range)
                 .collect();
             (!changed.is_empty()).then_some((before, after, changed))
         })

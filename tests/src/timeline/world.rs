@@ -49,9 +49,13 @@ impl Timeline {
             },
             EventKind::Console { line } => self.console.push((at, line.clone())),
             EventKind::BootBegan { boot } => {
-                self.by_id.clear();
                 self.held.clear();
                 self.owners.clear();
+                // Only the last end is an event of its own: a boot that another follows ended by a reset.
+                if let Some(last) = self.boots.last_mut() {
+                    last.ended
+                        .get_or_insert_with(|| (at, "reset".to_owned(), String::new()));
+                }
                 self.boots.push(Boot {
                     number: *boot,
                     began: at,
