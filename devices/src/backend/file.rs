@@ -52,7 +52,7 @@ impl FileDisk {
             Work::Read => self.read(transfer),
             Work::Write => self.write(transfer),
             Work::Flush => self.image.file.sync_data(),
-            Work::Discard => zeroes::punch(&self.image.file, transfer.offset, transfer.len),
+            Work::Discard => zeroes::discard(&self.image.file, transfer.offset, transfer.len),
             Work::WriteZeroes { unmap } => self.write_zeroes(transfer.offset, transfer.len, unmap),
         }
     }

@@ -245,11 +245,11 @@ impl UringDisk {
         self.done.push(Completion { transfer, result });
     }
 
-    /// A flight is over. What the file system refused to zero is written.
+    /// A flight is over. What the file system refused to zero is written, and what a device did not discard is cut to its blocks.
     fn land(&mut self, number: u32, result: io::Result<()>) {
         let flight = self.flights.take(number);
         match (&result, flight.transfer.work) {
-            (Err(error), Work::WriteZeroes { .. }) if is_refusal(error) => {
+            (Err(error), Work::Discard | Work::WriteZeroes { .. }) if is_refusal(error) => {
                 self.disk.note_refusal(flight.fallocate, error);
                 self.finish_without_ring(flight.transfer);
             }

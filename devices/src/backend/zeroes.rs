@@ -79,6 +79,24 @@ pub(super) fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
     allocate(file, PUNCH, offset, len)
 }
 
+/// Largest logical block of a device, in bytes, that a discard is cut to.
+const BLOCK_MAX: u64 = 4096;
+
+/// Gives back what it can of a range: a device keeps blocks of which only a part was named.
+///
+/// # Errors
+/// What the host says.
+pub(super) fn discard(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match punch(file, offset, len) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let start = offset.next_multiple_of(BLOCK_MAX);
+            let end = (offset + len) / BLOCK_MAX * BLOCK_MAX;
+            punch(file, start, end.saturating_sub(start))
+        }
+        answer => answer,
+    }
+}
+
 /// `fallocate`, again after a signal.
 ///
 /// # Errors

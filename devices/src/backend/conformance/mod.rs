@@ -64,6 +64,56 @@ mod backends {
         }
     }
 
+    /// A block device with blocks of 4096 bytes over an image, which it detaches from when the disk is closed.
+    fn open_device(backend: Backend, direct: bool, size: u64) -> Result<Subject, String> {
+        let (dir, path) = image(size);
+        let losetup = |args: &[&str]| {
+            let output = std::process::Command::new("losetup").args(args).output();
+            let output = output.map_err(|error| format!("no losetup here: {error}"))?;
+            if output.status.success() {
+                Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+            } else {
+                let message = String::from_utf8_lossy(&output.stderr).into_owned();
+                Err(format!("no loop device to be had: {message}"))
+            }
+        };
+        let device = losetup(&["-f", "--show", "-b", "4096", path.to_str().unwrap()])?;
+        let file = FileOptions {
+            path: device.clone().into(),
+            read_only: false,
+            direct,
+        };
+        let disk = open_disk(&DiskOptions { backend, file });
+        losetup(&["-d", &device])?;
+        match disk {
+            Ok(disk) => {
+                let block_size = if direct { 4096 } else { 512 };
+                assert_eq!(disk.geometry().block_size, block_size);
+                Ok(Subject {
+                    disk,
+                    _dir: Some(dir),
+                })
+            }
+            Err(error @ OpenError::NoUring { .. }) => Err(error.to_string()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    conforms!(device, |size| super::open_device(
+        super::Backend::File,
+        false,
+        size
+    ));
+    conforms!(device_direct, |size| super::open_device(
+        super::Backend::File,
+        true,
+        size
+    ));
+    conforms!(device_uring_direct, |size| super::open_device(
+        super::Backend::Uring,
+        true,
+        size
+    ));
     conforms!(memory, |size| Ok(
         crate::backend::conformance::subject::Subject {
             disk: Box::new(crate::backend::MemoryDisk::new(size)),
