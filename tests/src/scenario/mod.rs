@@ -9,6 +9,7 @@ pub mod model;
 mod outcome;
 
 pub use expectation::{Comparison, compare, expected_for};
+pub(crate) use expectation::word as verdict_word;
 pub use interpolate::{Missing, Values, fill, placeholders};
 pub use load::{LoadError, parse};
 pub use model::Scenario;

@@ -1,0 +1,153 @@
+//! The command line of `pincushion-test`, which users call as `pincushion test`.
+
+mod demo;
+mod list;
+mod progress;
+mod replay;
+mod reports;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pincushion_vmm::exit_code;
+
+use crate::report::RunSummary;
+use crate::runner;
+use crate::verdict::Verdict;
+
+/// Lists, runs, replays and judges scenarios.
+#[derive(Debug, Parser)]
+#[command(name = "pincushion test", bin_name = "pincushion test", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say which scenarios there are, what each does and what is expected of it
+    List(list::ListArgs),
+    /// Print a scenario's file
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Check a scenario file without running it
+    Check {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Run scenarios: those named, those with a tag, or all
+    Run(run::RunArgs),
+    /// Run a recorded run again, from the scenario, seed and kernel in its directory
+    Replay(replay::ReplayArgs),
+    /// Judge a recorded run again, from its event log
+    Judge(replay::JudgeArgs),
+    /// The scenarios that show most, with a progress line per step, a table and a page
+    Demo(demo::DemoArgs),
+    /// One run, as a child of the others
+    #[command(hide = true)]
+    RunOne(runner::Order),
+}
+
+/// Parses the command line, does what it asks and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
+    let result = match args.command {
+        Command::List(args) => list::list(&args),
+        Command::Show { name } => list::show(&name),
+        Command::Check { files } => list::check(&files),
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Judge(args) => replay::judge(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::RunOne(order) => runner::run_one(&order).map(|()| exit_code::OK).map_err(Failure::setup),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| {
+        eprintln!("pincushion test: {}", failure.said);
+        failure.code
+    }))
+}
+
+/// Why a command could not do what it was asked, and the exit code for it.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    said: String,
+}
+
+impl Failure {
+    /// The user asked for something that makes no sense.
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: exit_code::BAD_ARGUMENTS, said: format!("{:#}", error.into()) }
+    }
+
+    /// Something needed is missing.
+    fn setup(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: exit_code::SETUP_ERROR, said: format!("{:#}", error.into()) }
+    }
+}
+
+/// The exit code of a suite: the worst of what was not expected.
+fn suite_code(runs: &[RunSummary]) -> u8 {
+    let unexpected = || runs.iter().filter(|run| !run.as_expected).map(|run| run.judgement.verdict);
+    if unexpected().count() == 0 {
+        return exit_code::OK;
+    }
+    let all = |wanted: Verdict| unexpected().all(|verdict| verdict == wanted);
+    if all(Verdict::SetupError) {
+        exit_code::SETUP_ERROR
+    } else if all(Verdict::Inconclusive) {
+        exit_code::INCONCLUSIVE
+    } else {
+        exit_code::SURPRISE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::verdict::{Expectation, Judgement};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    fn run(verdict: Verdict, as_expected: bool) -> RunSummary {
+        RunSummary {
+            scenario: String::new(),
+            summary: String::new(),
+            kernel: String::new(),
+            kernel_release: String::new(),
+            run_dir: PathBuf::new(),
+            judgement: Judgement { verdict, reason: String::new(), findings: vec![], counts: Default::default() },
+            expectation: Expectation { verdict, oracles: vec![] },
+            as_expected,
+            seconds: 0.0,
+            replay: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_suite_that_sees_what_it_expects_is_green_also_with_findings() {
+        assert_eq!(suite_code(&[]), exit_code::OK);
+        assert_eq!(suite_code(&[run(Verdict::Finding, true), run(Verdict::SetupError, true)]), exit_code::OK);
+    }
+
+    #[test]
+    fn a_surprise_outweighs_what_could_not_be_established() {
+        let setup = run(Verdict::SetupError, false);
+        let inconclusive = run(Verdict::Inconclusive, false);
+        assert_eq!(suite_code(std::slice::from_ref(&setup)), exit_code::SETUP_ERROR);
+        assert_eq!(suite_code(std::slice::from_ref(&inconclusive)), exit_code::INCONCLUSIVE);
+        assert_eq!(suite_code(&[setup, inconclusive, run(Verdict::Pass, false)]), exit_code::SURPRISE);
+    }
+}

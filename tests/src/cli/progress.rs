@@ -1,0 +1,62 @@
+//! Progress on standard error: a line per run, or per step, the same on a terminal and in a pipe.
+
+use std::io::Write;
+
+use crate::report::RunSummary;
+use crate::suite::{Item, Progress};
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// A line per run.
+    Runs,
+    /// A line per step too.
+    Steps,
+}
+
+/// Tells on standard error; reports own standard output.
+#[derive(Debug)]
+pub(super) struct ToStderr {
+    pub(super) detail: Detail,
+    /// Several runs at once: each line says whose it is.
+    pub(super) is_mixed: bool,
+}
+
+impl ToStderr {
+    fn say(&self, text: &str) {
+        // Nobody listens any more: the runs go on.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    fn whose(&self, item: &Item) -> String {
+        if self.is_mixed { format!("{} on {}: ", item.scenario.name, item.kernel) } else { String::new() }
+    }
+}
+
+impl Progress for ToStderr {
+    fn note(&self, text: &str) {
+        self.say(&format!("-- {text}"));
+    }
+
+    fn line(&self, item: &Item, line: &str) {
+        if self.detail == Detail::Steps {
+            self.say(&format!("   {}{line}", self.whose(item)));
+        }
+    }
+
+    fn began(&self, item: &Item) {
+        if self.detail == Detail::Steps {
+            self.say(&format!(">> {} on {}: {}", item.scenario.name, item.kernel, item.scenario.summary));
+        }
+    }
+
+    fn ended(&self, item: &Item, summary: &RunSummary, surprise: Option<&str>) {
+        let mark = if summary.as_expected { "ok" } else { "NO" };
+        let repeat = if item.repeat > 1 { format!(" (run {})", item.repeat) } else { String::new() };
+        self.say(&format!("{mark} {} on {}{repeat}: {} in {}", item.scenario.name, item.kernel, summary.seen(), summary.time()));
+        if let Some(surprise) = surprise {
+            self.say(&format!("   {surprise}"));
+            self.say(&format!("   evidence: {}", summary.run_dir.display()));
+        }
+    }
+}

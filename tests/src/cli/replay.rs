@@ -1,0 +1,74 @@
+//! `replay` and `judge`: a recorded run again, in the guest or from its log alone.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use pincushion_vmm::exit_code;
+
+use super::Failure;
+use super::reports::ReportArgs;
+use super::run::{HowArgs, command_line, perform};
+use crate::oracle;
+use crate::report::About;
+use crate::rundir::RunDir;
+use crate::scenario::{Comparison, compare, expected_for, verdict_word};
+use crate::suite::Item;
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// The run's directory
+    run_dir: PathBuf,
+    /// On another kernel
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+}
+
+pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
+    let dir = RunDir::at(&args.run_dir);
+    let info = dir.info().map_err(Failure::usage)?;
+    let scenario = dir.scenario().map_err(Failure::usage)?;
+    let commit = crate::suite::workspace_commit();
+    if commit != info.commit {
+        eprintln!("-- the run was recorded at commit {}, this is {commit}", info.commit);
+    }
+    let item = Item { scenario, file: info.scenario_file, kernel: args.kernel.clone().unwrap_or(info.kernel), repeat: 1 };
+    let about = About { title: "Replay".into(), command: command_line(), ..About::default() };
+    perform(&[item], info.seed, &args.how, &args.reports, about)
+}
+
+/// Options of `judge`.
+#[derive(Debug, Args)]
+pub(super) struct JudgeArgs {
+    /// The run's directory
+    run_dir: PathBuf,
+    /// Print the judgement as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
+    let judgement = oracle::judge(&args.run_dir).map_err(Failure::usage)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&judgement).map_err(Failure::setup)?);
+    } else {
+        println!("{}: {}", verdict_word(judgement.verdict), judgement.reason);
+        for finding in &judgement.findings {
+            println!("\n{} ({:?}, {:?}): {}\n{}", finding.oracle, finding.promise, finding.certainty, finding.title, finding.text);
+        }
+    }
+    let dir = RunDir::at(&args.run_dir);
+    // A bare event log can be judged too; only its expectation is not known.
+    let (Ok(info), Ok(scenario)) = (dir.info(), dir.scenario()) else { return Ok(exit_code::OK) };
+    match expected_for(&scenario.expect, &info.kernel).map(|expected| compare(expected, &judgement)) {
+        Some(Comparison::Surprise(what)) => {
+            eprintln!("not as expected: {what}");
+            Ok(exit_code::SURPRISE)
+        }
+        Some(Comparison::AsExpected) | None => Ok(exit_code::OK),
+    }
+}

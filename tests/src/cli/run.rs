@@ -1,0 +1,93 @@
+//! `run`: a selection of scenarios, and reports about them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::progress::{Detail, ToStderr};
+use super::reports::{self, ReportArgs};
+use super::{Failure, suite_code};
+use crate::report::{About, terminal};
+use crate::suite::{Item, Place, PlaceChoice, Programs, Selection, Suite, select, suite_dir};
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Scenarios by name
+    names: Vec<String>,
+    /// Scenarios with this tag; may be repeated
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// A scenario file of your own; may be repeated
+    #[arg(long, value_name = "FILE")]
+    scenario: Vec<PathBuf>,
+    /// Run on this kernel (`debian:6.12`, `host`, or a path) instead of the scenario's; may be repeated
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+    /// Run each so often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Seed of all random choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+}
+
+/// How runs are done; shared by all commands that run.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HowArgs {
+    /// So many runs at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) jobs: usize,
+    /// Where guests run
+    #[arg(long, value_name = "PLACE", default_value = "auto")]
+    pub(super) place: PlaceChoice,
+    /// Keep the disks' images in the run directories
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// Print a line per step
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
+    let selection = Selection {
+        names: args.names.clone(),
+        tags: args.tag.clone(),
+        files: args.scenario.clone(),
+        kernels: args.kernel.clone(),
+        repeat: args.repeat,
+    };
+    let items = select(&selection).map_err(Failure::usage)?;
+    let about = About { title: "Scenarios".into(), command: command_line(), ..About::default() };
+    perform(&items, args.seed, &args.how, &args.reports, about)
+}
+
+/// Runs items and reports. Gives the exit code.
+pub(super) fn perform(items: &[Item], seed: u64, how: &HowArgs, reports: &ReportArgs, about: About) -> Result<u8, Failure> {
+    let detail = if how.verbose { Detail::Steps } else { Detail::Runs };
+    let progress = ToStderr { detail, is_mixed: how.jobs > 1 };
+    let note = |text: &str| crate::suite::Progress::note(&progress, text);
+    let dir = suite_dir(reports.report_dir.as_deref());
+    let dir = dir.map_err(|error| Failure::setup(anyhow::anyhow!("cannot make the report directory (--report-dir): {error}")))?;
+    let programs = Programs::find(&note).map_err(Failure::setup)?;
+    let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
+    let where_ = place.name();
+    let mut suite = Suite::new(programs, place, dir.clone());
+    (suite.seed, suite.keep) = (seed, how.keep);
+    let runs = suite.run_all(items, how.jobs, &progress);
+    let about = About { made: format!("{} runs, guests ran on: {where_}", runs.len()), ..about };
+    let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
+    print!("\n{}", terminal(&runs));
+    println!("\nreport: {}", page.display());
+    Ok(suite_code(&runs))
+}
+
+/// What the user typed, for the report.
+pub(super) fn command_line() -> String {
+    let words = std::env::args().skip(1);
+    std::iter::once("pincushion test".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}

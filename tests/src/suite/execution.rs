@@ -1,0 +1,240 @@
+//! One run from its order to its summary; and many of them, some at a time.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::child::ChildEnd;
+use super::images::{GuestImage, Images};
+use super::place::{ChildOrder, Place};
+use super::programs::Programs;
+use super::selection::Item;
+use super::storage::unix_seconds;
+use crate::oracle::judge;
+use crate::report::RunSummary;
+use crate::rundir::{RunDir, RunInfo, replay_line};
+use crate::scenario::model::KernelFormat;
+use crate::scenario::{Comparison, compare, expected_for};
+use crate::verdict::{Expectation, Judgement, Verdict};
+
+/// How much longer than its scenario's limit a child may take: for making disks, and for looking at them.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// Hears what happens. Called from several threads.
+pub trait Progress: Sync {
+    /// Something takes its time: a download, a boot of the nested machine.
+    fn note(&self, text: &str);
+    /// A line of a run.
+    fn line(&self, item: &Item, line: &str);
+    /// A run has begun.
+    fn began(&self, item: &Item);
+    /// A run has ended; `surprise` says what was not as expected.
+    fn ended(&self, item: &Item, summary: &RunSummary, surprise: Option<&str>);
+}
+
+/// What all runs of a suite share.
+pub struct Suite {
+    programs: Programs,
+    images: Images,
+    place: Place,
+    dir: PathBuf,
+    commit: String,
+    /// Names all random choices of all runs.
+    pub seed: u64,
+    /// Keeps disk images.
+    pub keep: bool,
+}
+
+impl Suite {
+    /// A suite whose runs go to `dir`.
+    #[must_use]
+    pub fn new(programs: Programs, place: Place, dir: PathBuf) -> Self {
+        Self {
+            programs,
+            images: Images::default(),
+            place,
+            dir,
+            commit: super::workspace_commit(),
+            seed: 0,
+            keep: false,
+        }
+    }
+
+    /// Does all items, `jobs` at a time. The summaries are in the items' order.
+    pub fn run_all(&self, items: &[Item], jobs: usize, progress: &dyn Progress) -> Vec<RunSummary> {
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.clamp(1, items.len().max(1)) {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(index) else { return };
+                        let summary = self.run(item, progress);
+                        done.lock().expect("nobody panics with it").push((index, summary));
+                    }
+                });
+            }
+        });
+        let mut done = done.into_inner().expect("all threads have ended");
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, summary)| summary).collect()
+    }
+
+    /// Does one item.
+    pub fn run(&self, item: &Item, progress: &dyn Progress) -> RunSummary {
+        progress.began(item);
+        let began = Instant::now();
+        let mut info = RunInfo {
+            scenario: item.scenario.name.clone(),
+            scenario_file: item.file.clone(),
+            kernel: item.kernel.clone(),
+            seed: self.seed,
+            commit: self.commit.clone(),
+            place: self.place.name().into(),
+            repeat: item.repeat,
+            began_unix_s: unix_seconds(),
+            ..RunInfo::default()
+        };
+        let id = run_id(item);
+        let path = self.dir.join(&id);
+        let judgement = self.produce(item, &id, &path, &mut info, progress);
+        let expectation = expected_for(&item.scenario.expect, &item.kernel).cloned();
+        let expectation = expectation.unwrap_or(Expectation { verdict: Verdict::Pass, oracles: Vec::new() });
+        let comparison = compare(&expectation, &judgement);
+        let summary = RunSummary {
+            scenario: item.scenario.name.clone(),
+            summary: item.scenario.summary.clone(),
+            kernel: item.kernel.clone(),
+            kernel_release: info.kernel_release.clone(),
+            run_dir: path,
+            judgement,
+            expectation,
+            as_expected: comparison == Comparison::AsExpected,
+            seconds: began.elapsed().as_secs_f64(),
+            replay: replay_line(&info),
+        };
+        let surprise = match &comparison {
+            Comparison::AsExpected => None,
+            Comparison::Surprise(what) => Some(what.as_str()),
+        };
+        progress.ended(item, &summary, surprise);
+        summary
+    }
+
+    /// The run itself: evidence first, then the judgement from it.
+    fn produce(&self, item: &Item, id: &str, path: &Path, info: &mut RunInfo, progress: &dyn Progress) -> Judgement {
+        let note = |text: &str| progress.note(text);
+        let image = match self.images.get(&item.kernel, &self.programs, &note) {
+            Ok(image) => image,
+            Err(why) => return setup_error(format!("no kernel {}: {why}", item.kernel)),
+        };
+        describe(info, &image);
+        let kernel = match (item.scenario.vm.format, &image.bzimage) {
+            (KernelFormat::Bzimage, Some(bzimage)) => bzimage,
+            (KernelFormat::Bzimage, None) => return setup_error(format!("kernel {} has no bzImage", item.kernel)),
+            (KernelFormat::Elf | KernelFormat::Garbage, _) => &image.vmlinux,
+        };
+        let dir = match RunDir::create(path, info, &item.scenario) {
+            Ok(dir) => dir,
+            Err(error) => return setup_error(error.to_string()),
+        };
+        let order = ChildOrder {
+            id,
+            run_dir: path,
+            kernel,
+            initrd: &image.initrd,
+            limit: Duration::from_secs(item.scenario.vm.limit_s) + GRACE,
+            keep: self.keep,
+        };
+        let mut log = std::fs::File::create(dir.file("child.log")).ok();
+        let end = self.place.run(&order, &self.programs, &note, &mut |line| {
+            if let Some(log) = &mut log {
+                // The child's words are a convenience; the evidence is the event log.
+                let _ = writeln!(log, "{line}");
+            }
+            progress.line(item, line);
+        });
+        let judgement = judged(path, &end);
+        if let Err(error) = dir.write_judgement(&judgement) {
+            log::error!("{error}");
+        }
+        judgement
+    }
+}
+
+fn describe(info: &mut RunInfo, image: &GuestImage) {
+    info.kernel_release.clone_from(&image.release);
+    info.kernel_package.clone_from(&image.package);
+    info.image_digest.clone_from(&image.digest);
+}
+
+/// The judgement of the evidence, given how the child ended.
+fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
+    let judgement = match judge(run_dir) {
+        Ok(judgement) => judgement,
+        Err(error) => {
+            let how = match end {
+                ChildEnd::Done => String::new(),
+                ChildEnd::Crashed(how) => format!("; the run's process ended by {how}, see child.log"),
+                ChildEnd::LimitReached => "; the run's process did not end within its limit".into(),
+                ChildEnd::NotStarted(why) => return setup_error(why.clone()),
+            };
+            return setup_error(format!("{}{how}", crate::words(&error)));
+        }
+    };
+    let doubt = match end {
+        ChildEnd::Done => return judgement,
+        ChildEnd::Crashed(how) => format!("the run's process ended by {how}, see child.log"),
+        ChildEnd::LimitReached => "the run's process did not end within its limit".into(),
+        ChildEnd::NotStarted(why) => why.clone(),
+    };
+    // What is certain stays certain; but a process that broke down cannot vouch for a pass.
+    let verdict = match (judgement.verdict, end) {
+        (Verdict::Pass | Verdict::Inconclusive, ChildEnd::LimitReached) => Verdict::Hang,
+        (Verdict::Pass, _) => Verdict::Inconclusive,
+        (verdict, _) => verdict,
+    };
+    Judgement { verdict, reason: format!("{doubt}; {}", judgement.reason), ..judgement }
+}
+
+fn setup_error(reason: String) -> Judgement {
+    Judgement { verdict: Verdict::SetupError, reason, findings: Vec::new(), counts: Default::default() }
+}
+
+/// Names a run in its suite, and its directory.
+fn run_id(item: &Item) -> String {
+    let kernel: String = item.kernel.chars().map(|c| if c.is_ascii_alphanumeric() || ".+-".contains(c) { c } else { '-' }).collect();
+    let kernel = kernel.trim_matches(['-', '.']);
+    let repeat = if item.repeat > 1 { format!("-{}", item.repeat) } else { String::new() };
+    format!("{}@{kernel}{repeat}", item.scenario.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kernel: &str, repeat: u32) -> Item {
+        let scenario = crate::scenario::catalogue::all().unwrap().remove(0);
+        Item { scenario, file: None, kernel: kernel.into(), repeat }
+    }
+
+    #[test]
+    fn a_run_is_named_by_scenario_kernel_and_count() {
+        let name = item("x", 1).scenario.name;
+        assert_eq!(run_id(&item("debian:6.12", 1)), format!("{name}@debian-6.12"));
+        assert_eq!(run_id(&item("./my kernel/vmlinux", 3)), format!("{name}@my-kernel-vmlinux-3"));
+    }
+
+    #[test]
+    fn a_child_that_left_no_log_is_a_setup_error_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let judgement = judged(dir.path(), &ChildEnd::Crashed("signal 11".into()));
+        assert_eq!(judgement.verdict, Verdict::SetupError);
+        assert!(judgement.reason.contains("signal 11"), "{}", judgement.reason);
+        let judgement = judged(dir.path(), &ChildEnd::NotStarted("no qemu".into()));
+        assert_eq!((judgement.verdict, judgement.reason.as_str()), (Verdict::SetupError, "no qemu"));
+    }
+}

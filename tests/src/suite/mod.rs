@@ -1,0 +1,22 @@
+//! A suite: many runs, each in a child of its own, on the host or in one nested machine.
+//!
+//! ```text
+//! selection -> items -> workers -> run directory -> child (host | nested) -> judge -> summary
+//! ```
+//!
+//! Promises: a child that crashes, hangs or is killed costs its own run only; where a run took place never decides its
+//! verdict. The evidence of each run is whole before it is judged, and the judge sees nothing else.
+
+mod child;
+mod execution;
+mod images;
+mod place;
+mod programs;
+mod selection;
+mod storage;
+
+pub use execution::{Progress, Suite};
+pub use place::{Place, PlaceChoice, missing_for_guests};
+pub use programs::{Programs, workspace_commit};
+pub use selection::{Item, Selection, SelectionError, read_file, select};
+pub use storage::suite_dir;

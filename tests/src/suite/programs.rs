@@ -1,0 +1,141 @@
+//! Our own programs: beside this one where they are installed, built now where cargo started us.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Packages whose programs are needed; this program's own is there already.
+const PACKAGES: [&str; 3] = ["pincushion-agent", "pincushion-vmm", "pincushion-image"];
+
+/// Where our programs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    dir: PathBuf,
+}
+
+/// A program is missing and could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// cargo could not be run.
+    #[error("cannot run cargo to build the guest's programs: {0}")]
+    NoCargo(std::io::Error),
+    /// cargo failed.
+    #[error("`{line}` failed; run it to see why")]
+    Build {
+        /// What was run.
+        line: String,
+    },
+    /// It is not there.
+    #[error("{0} is missing: install all of pincushion's programs into one directory")]
+    Missing(PathBuf),
+}
+
+impl Programs {
+    /// Finds the programs; where this program lies in a cargo target directory, makes sure that they are built and fresh.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn find(progress: &dyn Fn(&str)) -> Result<Self, ProgramError> {
+        let exe = std::env::current_exe().unwrap_or_default();
+        let dir = program_dir(&exe);
+        if let (Some(target), Some(root)) = (target_dir(&dir), workspace_root()) {
+            build(&dir, &target, &root, progress)?;
+        }
+        let programs = Self { dir };
+        for program in [programs.agent(), programs.nested_agent(), programs.test()] {
+            if !program.is_file() {
+                return Err(ProgramError::Missing(program));
+            }
+        }
+        Ok(programs)
+    }
+
+    /// PID 1 of guests.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.dir.join("pincushion-agent")
+    }
+
+    /// PID 1 of the nested machine.
+    #[must_use]
+    pub fn nested_agent(&self) -> PathBuf {
+        self.dir.join("pincushion-nested-agent")
+    }
+
+    /// This program.
+    #[must_use]
+    pub fn test(&self) -> PathBuf {
+        self.dir.join("pincushion-test")
+    }
+}
+
+/// Directory of the programs; cargo's tests lie one below it.
+fn program_dir(exe: &Path) -> PathBuf {
+    let dir = exe.parent().unwrap_or(Path::new("."));
+    match dir.file_name() {
+        Some(name) if name == "deps" || name == "examples" => dir.parent().unwrap_or(dir).to_owned(),
+        _ => dir.to_owned(),
+    }
+}
+
+/// Cargo's target directory, if `dir` lies in one.
+pub(super) fn target_dir(dir: &Path) -> Option<PathBuf> {
+    dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file() && dir.join(".rustc_info.json").is_file()).map(Path::to_owned)
+}
+
+/// The target directory that this program lies in, if it lies in one.
+pub(super) fn own_target_dir() -> Option<PathBuf> {
+    target_dir(&program_dir(&std::env::current_exe().ok()?))
+}
+
+/// The source tree that this program was built from, if it is still there.
+fn workspace_root() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    root.join("Cargo.toml").is_file().then(|| root.to_owned())
+}
+
+fn build(dir: &Path, target: &Path, root: &Path, progress: &dyn Fn(&str)) -> Result<(), ProgramError> {
+    let profile = match dir.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => "dev",
+        Some(other) => other,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["build", "--quiet", "--locked", "--bins", "--profile", profile]);
+    for package in PACKAGES {
+        command.args(["-p", package]);
+    }
+    command.arg("--target-dir").arg(target);
+    progress("building the guest's programs");
+    let status = command.status().map_err(ProgramError::NoCargo)?;
+    if status.success() { Ok(()) } else { Err(ProgramError::Build { line: format!("{command:?}") }) }
+}
+
+/// The commit that the programs were built from: of the source tree where it is there, else what the packager said.
+#[must_use]
+pub fn workspace_commit() -> String {
+    let said = || option_env!("PINCUSHION_COMMIT").unwrap_or("unknown").to_owned();
+    let Some(root) = workspace_root() else { return said() };
+    let git = |args: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(&root).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return said() };
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
+    if changes.is_empty() { commit } else { commit + "-dirty" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_lie_beside_a_program_and_above_a_test() {
+        assert_eq!(program_dir(Path::new("/opt/bin/pincushion-test")), Path::new("/opt/bin"));
+        assert_eq!(program_dir(Path::new("/t/x/debug/deps/e2e-1")), Path::new("/t/x/debug"));
+    }
+
+    #[test]
+    fn an_installed_program_has_no_target_directory() {
+        assert_eq!(target_dir(Path::new("/usr/bin")), None);
+    }
+}
