@@ -61,8 +61,14 @@ impl Bench {
     /// What the run has come to.
     #[must_use]
     pub fn judge(&self) -> Judgement {
-        let opinion = self.opinion();
+        let mut opinion = self.opinion();
         let (verdict, reason) = verdict(self.timeline(), &opinion);
+        if verdict == Verdict::SetupError {
+            // What a machine shows that was never set up is a hint for the one who repairs it, and no finding.
+            for finding in &mut opinion.findings {
+                finding.certainty = Certainty::Possible;
+            }
+        }
         let mut counts = opinion.counts;
         count_all(self.timeline(), &mut counts);
         Judgement {
@@ -298,7 +304,15 @@ mod tests {
         script.events.truncate(script.events.len() - 1);
         script.console("Kernel panic - not syncing: VFS: Unable to mount root fs");
         script.stop("panic");
-        assert_eq!(judge_events(&script.events).verdict, Verdict::SetupError);
+        let judgement = judge_events(&script.events);
+        assert_eq!(judgement.verdict, Verdict::SetupError);
+        let hints = judgement.findings.iter();
+        assert!(
+            hints
+                .clone()
+                .all(|hint| hint.certainty == Certainty::Possible)
+        );
+        assert!(hints.count() > 0, "the panic is told as a hint");
         let failed = judged(|script| {
             script.stop("failed");
         });

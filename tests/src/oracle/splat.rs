@@ -254,100 +254,103 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Lines as kernels print them, and their titles.
+    const SPLATS: &[(&str, &str)] = &[
+        (
+            "[   12.345678] WARNING: CPU: 1 PID: 77 at fs/ext4/inode.c:3588 ext4_dirty_folio+0x52/0x60",
+            "WARNING: fs/ext4/inode.c ext4_dirty_folio",
+        ),
+        (
+            "[    9.1][   T12] WARNING: CPU: 0 PID: 1 at fs/dax.c:390 dax_disassociate_entry+0x4b/0x80 [x]",
+            "WARNING: fs/dax.c dax_disassociate_entry",
+        ),
+        (
+            "WARNING: mm/gup.c:70 at try_get_folio+0x1/0x2, CPU#1: init/1",
+            "WARNING: mm/gup.c try_get_folio",
+        ),
+        (
+            "<4>[    1.0] WARNING: possible circular locking dependency detected",
+            "WARNING: possible circular locking dependency detected",
+        ),
+        (
+            "Kernel panic - not syncing: sysrq triggered crash",
+            "panic: sysrq triggered crash",
+        ),
+        (
+            "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b",
+            "panic: Attempted to kill init",
+        ),
+        (
+            "kernel BUG at mm/page_alloc.c:1234!",
+            "kernel BUG: mm/page_alloc.c",
+        ),
+        (
+            "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+            "BUG: kernel NULL pointer dereference",
+        ),
+        (
+            "BUG: unable to handle page fault for address: ffff888100000000",
+            "BUG: unable to handle page fault",
+        ),
+        (
+            "BUG: KASAN: slab-use-after-free in bio_put+0x12/0x90",
+            "BUG: KASAN: slab-use-after-free in bio_put",
+        ),
+        (
+            "BUG: Bad page state in process agent  pfn:12345",
+            "BUG: Bad page state",
+        ),
+        (
+            "BUG: sleeping function called from invalid context at kernel/locking/rwsem.c:1",
+            "BUG: sleeping function called from invalid context",
+        ),
+        ("Oops: 0000 [#1] PREEMPT SMP NOPTI", "Oops"),
+        (
+            "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+            "general protection fault",
+        ),
+        (
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [agent:1]",
+            "soft lockup",
+        ),
+        (
+            "INFO: task kworker/u4:0:11 blocked for more than 120 seconds.",
+            "hung task",
+        ),
+        (
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "RCU stall",
+        ),
+        (
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "RCU stall",
+        ),
+        (
+            "EXT4-fs error (device vda): ext4_find_entry:1463: inode #2: comm agent: reading directory lblock 0",
+            "EXT4-fs error: ext4_find_entry",
+        ),
+        (
+            "EXT4-fs warning (device vda): ext4_writepages:1: inode #12: page 0 does not have buffers attached",
+            "EXT4-fs: a dirty page does not have buffers attached",
+        ),
+        (
+            "BTRFS error (device vda): root 5 ino 257 folio 0 is marked dirty without notifying the fs",
+            "BTRFS error: root ino folio is marked dirty without notifying the fs",
+        ),
+        (
+            "XFS (vda): Internal error xfs_trans_cancel at line 1 of file x.c",
+            "XFS: Internal error xfs_trans_cancel at line of file x.c",
+        ),
+    ];
+
     #[test]
     fn splats_get_the_same_title_each_time() {
-        for (line, title) in [
-            (
-                "[   12.345678] WARNING: CPU: 1 PID: 77 at fs/ext4/inode.c:3588 ext4_dirty_folio+0x52/0x60",
-                "WARNING: fs/ext4/inode.c ext4_dirty_folio",
-            ),
-            (
-                "[    9.1][   T12] WARNING: CPU: 0 PID: 1 at fs/dax.c:390 dax_disassociate_entry+0x4b/0x80 [x]",
-                "WARNING: fs/dax.c dax_disassociate_entry",
-            ),
-            (
-                "WARNING: mm/gup.c:70 at try_get_folio+0x1/0x2, CPU#1: init/1",
-                "WARNING: mm/gup.c try_get_folio",
-            ),
-            (
-                "<4>[    1.0] WARNING: possible circular locking dependency detected",
-                "WARNING: possible circular locking dependency detected",
-            ),
-            (
-                "Kernel panic - not syncing: sysrq triggered crash",
-                "panic: sysrq triggered crash",
-            ),
-            (
-                "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b",
-                "panic: Attempted to kill init",
-            ),
-            (
-                "kernel BUG at mm/page_alloc.c:1234!",
-                "kernel BUG: mm/page_alloc.c",
-            ),
-            (
-                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
-                "BUG: kernel NULL pointer dereference",
-            ),
-            (
-                "BUG: unable to handle page fault for address: ffff888100000000",
-                "BUG: unable to handle page fault",
-            ),
-            (
-                "BUG: KASAN: slab-use-after-free in bio_put+0x12/0x90",
-                "BUG: KASAN: slab-use-after-free in bio_put",
-            ),
-            (
-                "BUG: Bad page state in process agent  pfn:12345",
-                "BUG: Bad page state",
-            ),
-            (
-                "BUG: sleeping function called from invalid context at kernel/locking/rwsem.c:1",
-                "BUG: sleeping function called from invalid context",
-            ),
-            ("Oops: 0000 [#1] PREEMPT SMP NOPTI", "Oops"),
-            (
-                "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
-                "general protection fault",
-            ),
-            (
-                "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [agent:1]",
-                "soft lockup",
-            ),
-            (
-                "INFO: task kworker/u4:0:11 blocked for more than 120 seconds.",
-                "hung task",
-            ),
-            (
-                "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
-                "RCU stall",
-            ),
-            (
-                "rcu: INFO: rcu_preempt self-detected stall on CPU",
-                "RCU stall",
-            ),
-            (
-                "EXT4-fs error (device vda): ext4_find_entry:1463: inode #2: comm agent: reading directory lblock 0",
-                "EXT4-fs error: ext4_find_entry",
-            ),
-            (
-                "EXT4-fs warning (device vda): ext4_writepages:1: inode #12: page 0 does not have buffers attached",
-                "EXT4-fs: a dirty page does not have buffers attached",
-            ),
-            (
-                "BTRFS error (device vda): root 5 ino 257 folio 0 is marked dirty without notifying the fs",
-                "BTRFS error: root ino folio is marked dirty without notifying the fs",
-            ),
-            (
-                "XFS (vda): Internal error xfs_trans_cancel at line 1 of file x.c",
-                "XFS: Internal error xfs_trans_cancel at line of file x.c",
-            ),
-        ] {
+        for (line, title) in SPLATS {
             assert_eq!(
                 opening(line)
                     .unwrap_or_else(|| panic!("missed: {line}"))
                     .title,
-                title
+                *title
             );
         }
     }

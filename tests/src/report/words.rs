@@ -79,10 +79,7 @@ pub(super) fn event(event: &Event) -> String {
                 operation(*what)
             )
         }
-        EventKind::HoldOpened { direction, .. } => match direction {
-            Direction::FromDevice => "the device owns the page and will write into it".to_owned(),
-            Direction::ToDevice => "the device owns the page and will read it".to_owned(),
-        },
+        EventKind::HoldOpened { direction, .. } => owning(*direction).to_owned(),
         EventKind::PayloadHashed {
             moment: when,
             pages,
@@ -104,14 +101,7 @@ pub(super) fn event(event: &Event) -> String {
             Some(error) => format!("done: {} ({error})", status(*what)),
             None => format!("done: {}", status(*what)),
         },
-        EventKind::HoldClosed {
-            how: HoldEnd::Completed,
-            ..
-        } => "the device gives the page back".to_owned(),
-        EventKind::HoldClosed {
-            how: HoldEnd::Abandoned,
-            ..
-        } => "the request is taken back from the device".to_owned(),
+        EventKind::HoldClosed { how, .. } => giving_back(*how).to_owned(),
         EventKind::Used { status: what, .. } => {
             format!("completed for the guest: {}", status(*what))
         }
@@ -131,6 +121,20 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::MachineEnded { how, detail } => format!("the machine ended: {how} {detail}")
             .trim_end()
             .to_owned(),
+    }
+}
+
+fn owning(direction: Direction) -> &'static str {
+    match direction {
+        Direction::FromDevice => "the device owns the page and will write into it",
+        Direction::ToDevice => "the device owns the page and will read it",
+    }
+}
+
+fn giving_back(how: HoldEnd) -> &'static str {
+    match how {
+        HoldEnd::Completed => "the device gives the page back",
+        HoldEnd::Abandoned => "the request is taken back from the device",
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use pincushion_devices::trace::event::{Direction, EventKind, FRAME_SIZE, GuestRange, RequestId};
+use pincushion_devices::trace::event::{
+    Direction, EventKind, FRAME_SIZE, GuestRange, HoldEnd, HoldId, RequestId,
+};
 
 use super::history::{Overlap, PageOwner, Timeline};
 use super::request::{Applied, Executed, Hashed, Hold, Index, Park, Request, Span, Stamp};
@@ -29,45 +31,10 @@ impl Timeline {
                 return self.hold_opened(at, request, hold);
             }
             EventKind::HoldClosed { hold, request, how } => {
-                let Some(index) = self.touch_device(at, request) else {
-                    return false;
-                };
-                let Some(held) = self.requests[index.0].hold.as_mut() else {
-                    return false;
-                };
-                if held.id != *hold || held.span.ended.is_some() {
-                    return false;
-                }
-                held.span.ended = Some(at);
-                held.how = Some(*how);
-                self.let_go(index);
+                return self.hold_closed(at, request, *hold, *how);
             }
-            EventKind::TouchEnded { request } => {
-                let Some(index) = self.touch_device(at, request) else {
-                    return false;
-                };
-                let touch = self.requests[index.0].touches.last_mut();
-                let Some(touch) = touch.filter(|touch| touch.ended.is_none()) else {
-                    return false;
-                };
-                touch.ended = Some(at);
-                let stray = self.stray_touches.last_mut();
-                if let Some((_, span)) =
-                    stray.filter(|(of, span)| *of == index && span.ended.is_none())
-                {
-                    span.ended = Some(at);
-                }
-            }
-            EventKind::TouchBegan { request } => {
-                let Some(index) = self.touch_device(at, request) else {
-                    return false;
-                };
-                let touched = &mut self.requests[index.0];
-                touched.touches.push(Span::open(at));
-                if touched.hold.is_some() && !touched.is_held() {
-                    self.stray_touches.push((index, Span::open(at)));
-                }
-            }
+            EventKind::TouchBegan { request } => return self.touch_began(at, request),
+            EventKind::TouchEnded { request } => return self.touch_ended(at, request),
             EventKind::PayloadHashed { request, .. }
             | EventKind::FaultApplied { request, .. }
             | EventKind::Parked { request, .. }
@@ -157,6 +124,50 @@ impl Timeline {
             self.held.entry(frame).or_default().push(index);
         }
         self.requests[index.0].hold = Some(hold);
+        true
+    }
+
+    fn hold_closed(&mut self, at: Stamp, request: &RequestId, hold: HoldId, how: HoldEnd) -> bool {
+        let Some(index) = self.touch_device(at, request) else {
+            return false;
+        };
+        let Some(held) = self.requests[index.0].hold.as_mut() else {
+            return false;
+        };
+        if held.id != hold || held.span.ended.is_some() {
+            return false;
+        }
+        held.span.ended = Some(at);
+        held.how = Some(how);
+        self.let_go(index);
+        true
+    }
+
+    fn touch_began(&mut self, at: Stamp, request: &RequestId) -> bool {
+        let Some(index) = self.touch_device(at, request) else {
+            return false;
+        };
+        let touched = &mut self.requests[index.0];
+        touched.touches.push(Span::open(at));
+        if touched.hold.is_some() && !touched.is_held() {
+            self.stray_touches.push((index, Span::open(at)));
+        }
+        true
+    }
+
+    fn touch_ended(&mut self, at: Stamp, request: &RequestId) -> bool {
+        let Some(index) = self.touch_device(at, request) else {
+            return false;
+        };
+        let touch = self.requests[index.0].touches.last_mut();
+        let Some(touch) = touch.filter(|touch| touch.ended.is_none()) else {
+            return false;
+        };
+        touch.ended = Some(at);
+        let stray = self.stray_touches.last_mut();
+        if let Some((_, span)) = stray.filter(|(of, span)| *of == index && span.ended.is_none()) {
+            span.ended = Some(at);
+        }
         true
     }
 
