@@ -94,9 +94,10 @@ fn messages_and_marks_arrive_in_the_order_of_the_guests_instructions() {
 #[test]
 fn lines_for_the_agent_wait_until_the_guest_reads_them() {
     let (console, lines) = console_lines();
-    // Enables the receive interrupt, then copies from the second serial port to the first up to a line end:
+    // Connects and enables the receive interrupt, then copies from the second serial port to the first up to a line end:
     // l: mov dx,0x2fd; in al,dx; test al,1; jz l; mov dx,0x2f8; in al,dx; mov dx,0x3f8; out dx,al; cmp al,10; jne l
     let echo = Payload::new()
+        .outb(0x2fc, 0x08)
         .outb(0x2f9, 1)
         .code(&[0x66, 0xba, 0xfd, 0x02, 0xec, 0xa8, 0x01, 0x74, 0xf7])
         .code(&[

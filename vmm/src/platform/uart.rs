@@ -18,6 +18,11 @@ use crate::lock::lock;
 /// Interrupt enable register; bit 0 is "received data available".
 const IER: u8 = 1;
 const IER_RECEIVED: u8 = 1;
+/// Modem control register; "output 2" connects the interrupt on a PC. A driver sets it when it opens the port; the
+/// probe at boot, which enables every interrupt for a moment and throws away what it reads, does not.
+const MCR: u8 = 4;
+const MCR_OUT2: u8 = 1 << 3;
+const MCR_LOOP: u8 = 1 << 4;
 /// Line control register; bit 7 hides the IER behind the divisor latch.
 const LCR: u8 = 3;
 const LCR_DIVISOR: u8 = 1 << 7;
@@ -66,7 +71,7 @@ impl Uart {
     /// A port that signals by `irq` and writes to `output`.
     #[must_use]
     pub fn new(name: &'static str, irq: IrqLine, output: SharedOutput) -> Self {
-        let serial = Serial::new(irq.clone(), OutputWriter(output.clone()));
+        let serial = power_on(&irq, &output);
         let inner = Mutex::new(Inner {
             serial,
             to_guest: VecDeque::new(),
@@ -98,8 +103,9 @@ impl Uart {
         if inner.to_guest.is_empty() {
             return;
         }
-        let state = inner.serial.read(LCR);
-        if state & LCR_DIVISOR != 0 || inner.serial.read(IER) & IER_RECEIVED == 0 {
+        let (lcr, mcr) = (inner.serial.read(LCR), inner.serial.read(MCR));
+        let connected = mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2;
+        if lcr & LCR_DIVISOR != 0 || !connected || inner.serial.read(IER) & IER_RECEIVED == 0 {
             return;
         }
         let count = inner.serial.fifo_capacity().min(inner.to_guest.len());
@@ -142,9 +148,18 @@ impl BusDevice for Uart {
     fn reset(&self) {
         let mut inner = lock(&self.inner);
         inner.to_guest.clear();
-        inner.serial = Serial::new(self.irq.clone(), OutputWriter(self.output.clone()));
+        inner.serial = power_on(&self.irq, &self.output);
         lock(&self.output).reset();
     }
+}
+
+/// A port as after power-on. vm-superio starts with "output 2" set, as firmware might leave it; hardware does not.
+fn power_on(irq: &IrqLine, output: &SharedOutput) -> Serial<IrqLine, NoEvents, OutputWriter> {
+    let mut serial = Serial::new(irq.clone(), OutputWriter(output.clone()));
+    serial
+        .write(MCR, 0)
+        .expect("the modem control register signals nothing");
+    serial
 }
 
 #[cfg(test)]
@@ -166,6 +181,14 @@ mod tests {
             Uart::new("com2", IrqLine::new(3).unwrap(), seen.clone()),
             seen,
         )
+    }
+
+    /// As Linux' driver opens the port.
+    fn open(uart: &Uart) {
+        uart.write(4, &[0x0b]);
+        let mut discarded = [0];
+        uart.read(0, &mut discarded);
+        uart.write(1, &[0x05]);
     }
 
     /// Reads like Linux' interrupt handler: while the line status says "data ready".
@@ -195,15 +218,27 @@ mod tests {
         let (uart, _) = uart();
         uart.send(b"early");
         assert_eq!(drain(&uart), b"");
-        uart.write(1, &[IER_RECEIVED]);
+        open(&uart);
         assert_eq!(uart.irq().event().read().unwrap(), 1);
+        assert_eq!(drain(&uart), b"early");
+    }
+
+    #[test]
+    fn a_probe_that_tries_every_interrupt_gets_and_loses_nothing() {
+        let (uart, _) = uart();
+        uart.send(b"early");
+        uart.write(1, &[0x0f]);
+        uart.write(4, &[0x1a]);
+        assert_eq!(drain(&uart), b"");
+        uart.write(1, &[0]);
+        open(&uart);
         assert_eq!(drain(&uart), b"early");
     }
 
     #[test]
     fn more_than_a_fifo_arrives_whole_and_in_order() {
         let (uart, _) = uart();
-        uart.write(1, &[IER_RECEIVED]);
+        open(&uart);
         let message: Vec<u8> = (0..=255).cycle().take(1000).collect();
         uart.send(&message);
         assert_eq!(drain(&uart), message);
@@ -214,7 +249,7 @@ mod tests {
         let (uart, _) = uart();
         uart.send(b"old");
         uart.reset();
-        uart.write(1, &[IER_RECEIVED]);
+        open(&uart);
         assert_eq!(drain(&uart), b"");
     }
 }
