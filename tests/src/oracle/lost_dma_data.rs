@@ -63,15 +63,22 @@ fn given<'a>(timeline: &'a Timeline, promised: &Promised, looked: Stamp) -> Opti
         .step(promised.after_step)
         .filter(|step| step.succeeded())?;
     let (began, ended) = (step.began?, step.ended?);
+    // After another boot the frames hold something else.
+    let next_boot = timeline
+        .boots
+        .iter()
+        .map(|boot| boot.began)
+        .find(|boot| *boot > began);
+    let known_until = next_boot.map_or(looked, |boot| boot.min(looked));
     let spoiled = timeline.requests.iter().any(|request| {
-        still_written(request, promised, began, looked)
+        still_written(request, promised, began, known_until)
             || faulted(request, promised, began, ended, looked)
     });
     (ended < looked && !spoiled).then_some(step)
 }
 
-/// Whether a device owned one of the promised frames when the step began, or later on.
-fn still_written(request: &Request, promised: &Promised, began: Stamp, looked: Stamp) -> bool {
+/// Whether a device owned one of the promised frames when the step began, or later on while they were the file's.
+fn still_written(request: &Request, promised: &Promised, began: Stamp, until: Stamp) -> bool {
     let Some(hold) = request
         .hold
         .as_ref()
@@ -79,7 +86,7 @@ fn still_written(request: &Request, promised: &Promised, began: Stamp, looked: S
     else {
         return false;
     };
-    hold.span.meets(began.seq, looked.seq)
+    hold.span.meets(began.seq, until.seq)
         && hold
             .ranges
             .iter()
@@ -226,6 +233,15 @@ mod tests {
         let opinion = ask(LostDmaData, &script);
         assert!(opinion.findings.is_empty());
         assert_eq!(opinion.counts["lost-dma-data.kept"], 2);
+    }
+
+    #[test]
+    fn what_the_next_boot_does_with_the_frames_does_not_matter() {
+        let mut script = dma_then_fsync();
+        script.boot(2);
+        script.whole("b#1", Operation::Read, frame(7));
+        found(&mut script, "after-reboot", false);
+        assert_eq!(ask(LostDmaData, &script).findings.len(), 1);
     }
 
     fn assert_void(script: &Script) {

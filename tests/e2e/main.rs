@@ -1,0 +1,77 @@
+//! Every scenario on each of its kernels, as a test of its own: what is seen must be what the scenario expects.
+//!
+//! Guests run on this host, or in one nested machine for all tests. Where neither can be, each test is skipped and says why. One
+//! test by hand: `cargo test -p pincushion-test --test e2e -- dma-under-writeback@debian:6.12`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use pincushion_test::report::RunSummary;
+use pincushion_test::suite::{
+    Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for_guests, select, suite_dir,
+};
+
+/// Guests at once. In a nested machine of two CPUs a second guest fills the time in which the first one waits.
+const GUESTS_AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(GUESTS_AT_ONCE);
+    let items = select(&Selection::default()).expect("our own scenario files are valid; a unit test says so too");
+    let missing = if arguments.list { None } else { missing_for_guests() };
+    if let Some(why) = &missing {
+        eprintln!("skipping all scenarios: {why}");
+    }
+    let suite = Arc::new(OnceLock::new());
+    let trial = |item: Item| {
+        let suite = suite.clone();
+        Trial::test(format!("{}@{}", item.scenario.name, item.kernel), move || run(&item, &suite)).with_ignored_flag(missing.is_some())
+    };
+    let trials = items.into_iter().map(trial).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(Ok((_, dir))) = suite.get() {
+        eprintln!("evidence of all runs: {}", dir.display());
+    }
+    conclusion.exit_code()
+}
+
+/// Made by the first test that needs it; the error is for everybody.
+type SharedSuite = OnceLock<Result<(Suite, PathBuf), String>>;
+
+fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
+    let (suite, _) = suite.get_or_init(make).as_ref()?;
+    let summary = suite.run(item, &Quiet);
+    if summary.as_expected {
+        return Ok(());
+    }
+    let RunSummary { judgement, run_dir, replay, .. } = &summary;
+    let (expected, seen) = (summary.expected(), summary.seen());
+    Err(format!(
+        "expected {expected}, saw {seen}: {}\nevidence: {}\nagain:    {replay}",
+        judgement.reason,
+        run_dir.display()
+    )
+    .into())
+}
+
+fn make() -> Result<(Suite, PathBuf), String> {
+    let note = |text: &str| Quiet.note(text);
+    let dir = suite_dir(None).map_err(|error| format!("cannot make a directory for the runs: {error}"))?;
+    let programs = Programs::find(&note).map_err(|error| error.to_string())?;
+    let place = Place::choose(PlaceChoice::Auto, dir.join("nested-console.log"), &note);
+    Ok((Suite::new(programs, place, dir.clone()), dir))
+}
+
+/// Tells only what takes its time: libtest tells the rest.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn note(&self, text: &str) {
+        eprintln!("-- {text}");
+    }
+    fn line(&self, _item: &Item, _line: &str) {}
+    fn began(&self, _item: &Item) {}
+    fn ended(&self, _item: &Item, _summary: &RunSummary, _surprise: Option<&str>) {}
+}
