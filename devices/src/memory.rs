@@ -2,7 +2,9 @@
 //!
 //! Every access is volatile and goes through vm-memory; nothing here makes a reference into guest memory.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+};
 
 use crate::trace::event::{FRAME_SIZE, GuestRange};
 
@@ -10,10 +12,19 @@ use crate::trace::event::{FRAME_SIZE, GuestRange};
 #[inline]
 #[must_use]
 pub fn contains(memory: &GuestMemoryMmap<()>, range: GuestRange) -> bool {
-    let Ok(len) = usize::try_from(range.len) else {
+    let Some(end) = range.addr.checked_add(range.len) else {
         return false;
     };
-    range.addr.checked_add(range.len).is_some() && memory.check_range(GuestAddress(range.addr), len)
+    // Nearly always the range is in one region, which one lookup shows.
+    let region = memory.find_region(GuestAddress(range.addr));
+    region.is_some_and(|region| end.saturating_sub(1) <= region.last_addr().0)
+        || spans_regions(memory, range)
+}
+
+#[cold]
+fn spans_regions(memory: &GuestMemoryMmap<()>, range: GuestRange) -> bool {
+    let len = usize::try_from(range.len);
+    len.is_ok_and(|len| memory.check_range(GuestAddress(range.addr), len))
 }
 
 /// One past the highest frame of guest memory.

@@ -35,6 +35,8 @@ pub struct BlkConfig {
     pub queue_size: u16,
     /// Hash the payloads of writes.
     pub hash: bool,
+    /// Hold frames in the ledger; off only to measure what that costs.
+    pub ledger: bool,
     /// What a request may be.
     pub limits: Limits,
 }
@@ -74,6 +76,7 @@ impl BlkConfig {
             fetch: Fetch::Late,
             queue_size: 256,
             hash: true,
+            ledger: true,
             limits: Limits::default(),
         }
     }

@@ -48,6 +48,7 @@ impl BlkDevice {
         let options = Options {
             fetch: config.fetch,
             hash: config.hash,
+            ledger: config.ledger,
         };
         let logic = BlkLogic::new(&config, &geometry);
         Ok(Self {

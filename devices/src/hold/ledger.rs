@@ -21,7 +21,8 @@ const NEIGHBOURS: u64 = 4096;
 const HOLDS_PER_SHARD: u64 = 1 << 40;
 
 /// Two counters: requests that read the frame in the low half, requests that write it in the high half.
-type Counters = Box<[AtomicU64]>;
+/// One pair for each of [`NEIGHBOURS`] frames.
+type Counters = Box<[AtomicU64; 4096]>;
 
 /// All shards of a machine.
 #[derive(Debug, Default)]
@@ -150,16 +151,30 @@ impl Shard {
     /// Visits the counters of all frames. Single writer: only the owner of the shard stores, so load, add, store loses nothing.
     #[inline]
     fn each(&mut self, ranges: &[GuestRange], visit: impl Fn(&AtomicU64)) {
-        for range in ranges.iter().filter(|range| range.len > 0) {
+        let Some(first) = ranges.first() else { return };
+        // Ranges of a request are mostly pages near each other, so counters are looked up only when the neighbourhood changes.
+        let mut near = first.addr / FRAME_SIZE / NEIGHBOURS;
+        let mut counters = self.table.made(near);
+        for range in ranges {
+            if range.len == 0 {
+                continue;
+            }
             let mut frame = range.addr / FRAME_SIZE;
             let last = range.addr.saturating_add(range.len - 1) / FRAME_SIZE;
-            while frame <= last {
+            while frame / NEIGHBOURS != near || last / NEIGHBOURS != near {
+                counters = self.table.made(frame / NEIGHBOURS);
+                near = frame / NEIGHBOURS;
                 let end = last.min(frame | (NEIGHBOURS - 1));
-                let counters = self.table.made(frame / NEIGHBOURS);
-                for counter in &counters[place(frame)..=place(end)] {
-                    visit(counter);
+                if end == last {
+                    break;
                 }
+                counters[place(frame)..].iter().for_each(&visit);
                 frame = end + 1;
+            }
+            if frame == last {
+                visit(&counters[place(frame)]);
+            } else {
+                counters[place(frame)..=place(last)].iter().for_each(&visit);
             }
         }
     }
@@ -171,7 +186,7 @@ impl Table {
         let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
         let cell = self.neighbourhoods.get(index);
         cell.expect("ranges are checked against guest memory before they are held")
-            .get_or_init(|| (0..NEIGHBOURS).map(|_| AtomicU64::new(0)).collect())
+            .get_or_init(zeros)
     }
 
     fn count(&self, frame: u64) -> u64 {
@@ -191,6 +206,12 @@ impl Table {
             from_device: low(count >> 32),
         }
     }
+}
+
+#[cold]
+fn zeros() -> Counters {
+    let zeros: Box<[AtomicU64]> = (0..NEIGHBOURS).map(|_| AtomicU64::new(0)).collect();
+    zeros.try_into().expect("as many as there are neighbours")
 }
 
 /// Place of a frame among its neighbours.

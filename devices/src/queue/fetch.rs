@@ -70,7 +70,8 @@ impl<L: Logic> Core<L> {
         {
             self.mistake(mistake, answer_word(refusal.status));
         }
-        if let Some(direction) = slot.direction.filter(|_| !slot.ranges.is_empty()) {
+        let holds = self.options.ledger && !slot.ranges.is_empty();
+        if let Some(direction) = slot.direction.filter(|_| holds) {
             let hold = queue.shard.open(direction, &slot.ranges);
             self.emit(|| EventKind::HoldOpened {
                 hold: hold.id(),

@@ -53,12 +53,15 @@ const BATCH: usize = 64;
 const BATCHES_PER_TURN: usize = 8;
 
 /// What a handler does by default where no rule says otherwise.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// When a write's payload is read from guest memory.
     pub fetch: Fetch,
     /// Hash the payloads of writes at each [`crate::trace::event::Moment`].
     pub hash: bool,
+    /// Hold frames in the ledger. Without it no rule about frames works and no `HoldOpened` is logged: it is off only to
+    /// measure what the ledger costs.
+    pub ledger: bool,
 }
 
 /// Serves one queue of a device.

@@ -10,6 +10,7 @@ mod fetch;
 pub mod handler;
 mod in_flight;
 pub mod logic;
+mod page_hash;
 mod payload;
 mod ring;
 mod run;

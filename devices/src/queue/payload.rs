@@ -1,10 +1,12 @@
 //! Copies and hashes of a payload.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::memory::pieces;
 use crate::trace::event::{FRAME_SIZE, GuestRange, PageHash};
+
+use super::page_hash::hash;
 
 /// Size of a guest frame as a length in the host's memory.
 const FRAME: usize = 4096;
@@ -12,15 +14,14 @@ const _: () = assert!(FRAME as u64 == FRAME_SIZE);
 
 /// Hashes payloads, one hash per piece of a guest frame.
 pub(super) struct Hasher {
-    /// Guest memory changes under our eyes, so each piece is copied out once and the copy is hashed.
-    piece: Box<[u8; FRAME]>,
+    scratch: Box<[u8; FRAME]>,
     pub(super) hashes: Vec<u64>,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
         Self {
-            piece: Box::new([0; FRAME]),
+            scratch: Box::new([0; FRAME]),
             hashes: Vec::new(),
         }
     }
@@ -31,12 +32,10 @@ impl Hasher {
     pub(super) fn hash_guest(&mut self, memory: &GuestMemoryMmap<()>, ranges: &[GuestRange]) {
         self.hashes.clear();
         for piece in pieces(ranges) {
-            let copy = &mut self.piece[..length(piece)];
-            // Ranges were checked at the pop, and the map cannot have changed.
-            if let Err(error) = memory.read_slice(copy, GuestAddress(piece.addr)) {
-                log::error!("cannot read a payload for its hash: {error}");
-            }
-            self.hashes.push(xxh3_64(copy));
+            let slice = memory.get_slice(GuestAddress(piece.addr), length(piece));
+            // Pieces never cross a frame, so none lies across two mappings.
+            let slice = slice.expect("the payload was checked when the chain was parsed");
+            self.hashes.push(hash(&slice, &mut self.scratch));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The handler under a real block device: order, holds, resets, hostile rings.
 
 mod holds;
+mod hostile;
 mod order;
 
 use std::sync::Arc;

@@ -1,0 +1,36 @@
+//! What a request costs from pop to used, and how that compares with the least it could cost.
+//!
+//! `cargo bench-devices` prints the times by criterion, then one table of ratios measured side by side in the same run, which
+//! is what the limits are about: absolute times drift with the machine, ratios do not.
+//!
+//! Both sides pop the same rings, whose chains are offered again and again; the backend does nothing. `bare` is the
+//! same work on virtio-queue alone: pop, walk, read the header, write the status, add to the used ring, decide on a signal.
+
+mod ratios;
+mod subject;
+
+use criterion::{Criterion, Throughput};
+use subject::{CHAINS, Shape, Subject};
+
+fn series(criterion: &mut Criterion) {
+    for shape in Shape::ALL {
+        let mut group = criterion.benchmark_group(shape.name());
+        group.throughput(Throughput::Elements(CHAINS.into()));
+        for (name, make) in Subject::ALL {
+            group.bench_function(name, |bencher| {
+                let mut subject = make(shape);
+                bencher.iter(|| subject.run());
+            });
+        }
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    series(&mut criterion);
+    criterion.final_summary();
+    // `cargo test --benches` only asks whether it runs.
+    if std::env::args().any(|argument| argument == "--bench") {
+        ratios::print();
+    }
+}
