@@ -1,7 +1,7 @@
 //! What all devices of a machine share: the event log, the ledger, who decides and who lets go, and the clock.
 //!
-//! Lock order, for the whole crate: a device; then the gates or the watches (never both); then an inbox; then the tracer. Nobody
-//! calls a device while holding any of the others.
+//! Lock order, for the whole crate: a device; then the gates or the watches (never both); then an inbox; then the
+//! tracer. Nobody calls a device while holding any of the others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -110,8 +110,8 @@ impl Context {
             .collect()
     }
 
-    /// The end of the machine: lets go every parked request (their devices complete them when their thread next runs) and parks
-    /// nothing from now on; reports the rules that never matched. A second call does nothing.
+    /// The end of the machine: lets go every parked request (their devices complete them when their thread next runs)
+    /// and parks nothing from now on; reports the rules that never matched. A second call does nothing.
     pub fn finish(&self) {
         if self.shared.finished.swap(true, Ordering::AcqRel) {
             return;

@@ -1,7 +1,8 @@
 //! A fake driver: lays out a split queue by hand in guest memory and offers block requests to a device.
 //!
-//! It is as simple as a driver can be (one chain per request, direct descriptors, it polls) and lets a test write any descriptor. It is not
-//! built on virtio-queue's mock, which puts the used ring over the available ring when a queue has more than 128 entries.
+//! It is as simple as a driver can be (one chain per request, direct descriptors, it polls) and lets a test write any
+//! descriptor. It is not built on virtio-queue's mock, which puts the used ring over the available ring when a queue
+//! has more than 128 entries.
 //!
 //! ```text
 //!   0x1000  descriptor table   16 * size

@@ -1,10 +1,11 @@
 //! What a request costs from pop to used, and how that compares with the least it could cost.
 //!
-//! `cargo bench-devices` prints the times by criterion, then one table of ratios measured side by side in the same run, which
-//! is what the limits are about: absolute times drift with the machine, ratios do not.
+//! `cargo bench-devices` prints the times by criterion, then one table of ratios measured side by side in the same
+//! run, which is what the limits are about: absolute times drift with the machine, ratios do not.
 //!
 //! Both sides pop the same rings, whose chains are offered again and again; the backend does nothing. `bare` is the
-//! same work on virtio-queue alone: pop, walk, read the header, write the status, add to the used ring, decide on a signal.
+//! same work on virtio-queue alone: pop, walk, read the header, write the status, add to the used ring, decide on a
+//! signal.
 
 mod ratios;
 mod subject;

@@ -49,7 +49,8 @@ impl Shape {
     }
 
     fn ranges(self, driver: &Driver, chain: u64) -> Vec<GuestRange> {
-        // Few frames that stay in the cache, so that the path is measured and not the memory; pieces are not neighbours.
+        // Few frames that stay in the cache, so that the path is measured and not the memory; pieces are not
+        // neighbours.
         let first = (chain % 4) * 32;
         match self {
             Self::Page => vec![driver.range(first, 4096)],

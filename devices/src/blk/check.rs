@@ -1,4 +1,5 @@
-//! What a block device accepts: payloads within its limits and in guest memory, ranges inside the disk, segments of discards.
+//! What a block device accepts: payloads within its limits and in guest memory, ranges inside the disk, segments of
+//! discards.
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP};
 use vm_memory::GuestMemoryMmap;

@@ -1,4 +1,5 @@
-//! The block device: features, configuration space and life cycle. Requests are understood in `request.rs` and served by the queue handler.
+//! The block device: features, configuration space and life cycle. Requests are understood in `request.rs` and served
+//! by the queue handler.
 
 use std::io;
 use std::os::fd::RawFd;

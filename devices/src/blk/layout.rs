@@ -1,8 +1,8 @@
-//! How a block request lies in its chain: the sequence of readable bytes begins with the header, the sequence of writable bytes ends with
-//! the status byte.
+//! How a block request lies in its chain: the sequence of readable bytes begins with the header, the sequence of
+//! writable bytes ends with the status byte.
 //!
-//! How the bytes are cut into descriptors means nothing (virtio 1.2, 2.7.4.3): a header may be split, and the status byte may share a
-//! descriptor with data.
+//! How the bytes are cut into descriptors means nothing (virtio 1.2, 2.7.4.3): a header may be split, and the status
+//! byte may share a descriptor with data.
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,

@@ -250,7 +250,8 @@ impl Logic for BlkLogic {
             Status::Unsupp => VIRTIO_BLK_S_UNSUPP,
         };
         memory.write_obj(byte.to_le_bytes()[0], GuestAddress(request.status_addr))?;
-        // The driver may rely on bytes from the first writable one on without a gap, so the status byte counts only if all before it were written.
+        // The driver may rely on bytes from the first writable one on without a gap, so the status byte counts only
+        // if all before it were written.
         let filled = if status == Status::Ok {
             request.fills
         } else {

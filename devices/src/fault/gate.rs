@@ -1,7 +1,8 @@
-//! Gates by name. Opening one lets everybody go who waits there, in the order of parking, and is remembered: an open gate holds nobody.
+//! Gates by name. Opening one lets everybody go who waits there, in the order of parking, and is remembered: an open
+//! gate holds nobody.
 //!
-//! A gate needs no declaration: opening one that nobody waits for yet is fine. Lock order: a device, then the gates, then an inbox or the
-//! tracer.
+//! A gate needs no declaration: opening one that nobody waits for yet is fine. Lock order: a device, then the gates,
+//! then an inbox or the tracer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,8 @@ impl Gates {
         }
     }
 
-    /// Opens a gate for good. Opening it again does nothing. Callable from any thread that holds no lock of a [`crate::trace::Sink`].
+    /// Opens a gate for good. Opening it again does nothing. Callable from any thread that holds no lock of a
+    /// [`crate::trace::Sink`].
     pub fn open(&self, name: &str) {
         let mut state = self.lock();
         if !state.open.insert(name.to_owned()) {

@@ -1,7 +1,7 @@
 //! How a parked request is let go from any thread: a message to the device that parked it.
 //!
-//! Nobody ever calls into a device to release a request, so a gate may be opened from anywhere, also from within a device's own
-//! completion.
+//! Nobody ever calls into a device to release a request, so a gate may be opened from anywhere, also from within a
+//! device's own completion.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::trace::event::{Point, ReleaseCause, RequestId, Until};
 
-/// Names one stay of one request in a device. A ticket that is over is never used again, so a late release does nothing.
+/// Names one stay of one request in a device. A ticket that is over is never used again, so a late release does
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 

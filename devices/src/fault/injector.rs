@@ -1,7 +1,8 @@
 //! Decides what happens to a request at a point, by the plan. First match wins.
 //!
-//! An answer depends only on the plan, the device, queue, ordinal and point of the request, on what the ledger holds and which
-//! gates are open: never on a clock or a shared random stream. `times` counts matches in the order in which they are asked for.
+//! An answer depends only on the plan, the device, queue, ordinal and point of the request, on what the ledger holds
+//! and which gates are open: never on a clock or a shared random stream. `times` counts matches in the order in which
+//! they are asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! Requests that wait for another request which shares a frame to reach a point.
 //!
-//! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load. Lock order: a device, then
-//! the watches, then an inbox or the tracer.
+//! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load. Lock order: a
+//! device, then the watches, then an inbox or the tracer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,7 +48,8 @@ impl Watches {
         on_parked();
     }
 
-    /// A request has reached a point: lets go who waited for that. `ticket` and `inbox` are its own, so that it does not wake itself.
+    /// A request has reached a point: lets go who waited for that. `ticket` and `inbox` are its own, so that it does
+    /// not wake itself.
     #[inline]
     pub(crate) fn reached(
         &self,

@@ -43,8 +43,8 @@ impl Hold {
         self.direction
     }
 
-    /// The request is done: gives the frames back. Call it before the used index becomes visible, because the guest owns the
-    /// pages from then on. `ranges` are those it was opened with.
+    /// The request is done: gives the frames back. Call it before the used index becomes visible, because the guest
+    /// owns the pages from then on. `ranges` are those it was opened with.
     pub fn complete(self, shard: &mut Shard, ranges: &[GuestRange]) -> HoldEnd {
         self.close(shard, ranges, HoldEnd::Completed)
     }

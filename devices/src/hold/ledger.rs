@@ -1,12 +1,12 @@
 //! Counts, per guest frame and direction, how many requests of a device hold it.
 //!
 //! Each device has a [`Shard`], which only it writes (under the device's lock), so a hold costs a plain load, add and
-//! store per frame and no locked instruction. Anybody may read. A frame's counters are made when its neighbourhood is first
-//! held, so a large guest commits no memory.
+//! store per frame and no locked instruction. Anybody may read. A frame's counters are made when its neighbourhood is
+//! first held, so a large guest commits no memory.
 //!
-//! The ledger under-approximates: a hold opens after the pop and closes before the used index becomes visible to the guest.
-//! A reader on another thread may see a hold a moment late, never one that is over: closing is a release store that comes before the used
-//! index.
+//! The ledger under-approximates: a hold opens after the pop and closes before the used index becomes visible to the
+//! guest. A reader on another thread may see a hold a moment late, never one that is over: closing is a release store
+//! that comes before the used index.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -58,7 +58,8 @@ pub struct Held {
 }
 
 impl Ledger {
-    /// The shard of a device, for frames below `frames`. It replaces an earlier shard of that device, which must hold nothing any more.
+    /// The shard of a device, for frames below `frames`. It replaces an earlier shard of that device, which must hold
+    /// nothing any more.
     #[must_use]
     pub fn shard(&self, device: &str, frames: u64) -> Shard {
         let number = self.next_shard.fetch_add(1, Ordering::Relaxed);
@@ -148,11 +149,13 @@ impl Shard {
         self.open -= 1;
     }
 
-    /// Visits the counters of all frames. Single writer: only the owner of the shard stores, so load, add, store loses nothing.
+    /// Visits the counters of all frames. Single writer: only the owner of the shard stores, so load, add, store
+    /// loses nothing.
     #[inline]
     fn each(&mut self, ranges: &[GuestRange], visit: impl Fn(&AtomicU64)) {
         let Some(first) = ranges.first() else { return };
-        // Ranges of a request are mostly pages near each other, so counters are looked up only when the neighbourhood changes.
+        // Ranges of a request are mostly pages near each other, so counters are looked up only when the neighbourhood
+        // changes.
         let mut near = first.addr / FRAME_SIZE / NEIGHBOURS;
         let mut counters = self.table.made(near);
         for range in ranges {

@@ -29,8 +29,8 @@ impl<L: Logic> Core<L> {
         let written =
             answer.expect("the place of the answer was checked when the chain was parsed");
 
-        // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame it for
-        // using them.
+        // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame
+        // it for using them.
         if let Some(hold) = slot.hold.take() {
             let id = hold.id();
             let how = hold.complete(&mut queue.shard, &slot.ranges);

@@ -8,8 +8,8 @@ use crate::hold::Shard;
 use super::in_flight::InFlight;
 use super::ring::{Ring, RingBroken};
 
-/// Exists from DRIVER_OK to reset. Its memory map is the snapshot that its requests own: a changed map comes with another
-/// activation.
+/// Exists from DRIVER_OK to reset. Its memory map is the snapshot that its requests own: a changed map comes with
+/// another activation.
 pub(super) struct DeviceQueue<R> {
     pub(super) memory: Memory,
     pub(super) interrupt: Arc<dyn Interrupt>,

@@ -49,7 +49,8 @@ use super::wake::Wake;
 
 /// Chains that are popped together.
 const BATCH: usize = 64;
-/// Batches after which a turn ends, so that a guest that never stops cannot keep the device's lock: a reset has to get it.
+/// Batches after which a turn ends, so that a guest that never stops cannot keep the device's lock: a reset has to
+/// get it.
 const BATCHES_PER_TURN: usize = 8;
 
 /// What a handler does by default where no rule says otherwise.
@@ -59,8 +60,8 @@ pub struct Options {
     pub fetch: Fetch,
     /// Hash the payloads of writes at each [`crate::trace::event::Moment`].
     pub hash: bool,
-    /// Hold frames in the ledger. Without it no rule about frames works and no `HoldOpened` is logged: it is off only to
-    /// measure what the ledger costs.
+    /// Hold frames in the ledger. Without it no rule about frames works and no `HoldOpened` is logged: it is off only
+    /// to measure what the ledger costs.
     pub ledger: bool,
 }
 

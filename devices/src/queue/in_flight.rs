@@ -138,7 +138,8 @@ impl<R: Clone + Default> InFlight<R> {
         }
     }
 
-    /// A slot for a popped head, in state `Fetched`; `None` if that head is in flight already. `head` is below the queue's size.
+    /// A slot for a popped head, in state `Fetched`; `None` if that head is in flight already. `head` is below the
+    /// queue's size.
     #[inline]
     pub(super) fn insert(&mut self, head: u16) -> Option<u16> {
         let place = &mut self.heads[usize::from(head)];

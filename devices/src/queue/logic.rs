@@ -87,7 +87,8 @@ pub trait Logic: Send {
         payload: &mut Vec<GuestRange>,
     ) -> Result<Parsed<Self::Request>, &'static str>;
 
-    /// Piece `index` (from 0) of the work of a request that was not refused; asked when the pieces before it were done without error.
+    /// Piece `index` (from 0) of the work of a request that was not refused; asked when the pieces before it were
+    /// done without error.
     fn stage(&self, request: &Self::Request, index: u32) -> Stage;
 
     /// Writes the answer into guest memory. Returns how many bytes the driver may rely on (virtio 1.2, 2.7.8.2).

@@ -1,7 +1,7 @@
 //! The one place where order lives: kick, pop, park, run, complete, signal.
 //!
-//! A device describes its requests by implementing [`Logic`]; [`Handler`] does the rest and is the only one that knows about faults,
-//! holds, time and interrupts. The order of one request is drawn in [`handler`].
+//! A device describes its requests by implementing [`Logic`]; [`Handler`] does the rest and is the only one that
+//! knows about faults, holds, time and interrupts. The order of one request is drawn in [`handler`].
 
 mod complete;
 mod core;

@@ -1,9 +1,10 @@
 //! XXH3-64 of guest memory in place, without copying it out first.
 //!
-//! A page costs about as much to copy as half its hash, so copying before hashing would be half again as dear as the hash
-//! alone. A safe hash function needs a `&[u8]`, which must not exist for memory that the guest may change meanwhile; this one
-//! makes volatile loads of 16 bytes and nothing else. It reads each byte exactly once, and changes under its eyes change the
-//! result and nothing more. It gives the same numbers as `xxhash_rust::xxh3::xxh3_64`.
+//! A page costs about as much to copy as half its hash, so copying before hashing would be half again as dear as the
+//! hash alone. A safe hash function needs a `&[u8]`, which must not exist for memory that the guest may change
+//! meanwhile; this one makes volatile loads of 16 bytes and nothing else. It reads each byte exactly once, and
+//! changes under its eyes change the result and nothing more. It gives the same numbers as
+//! `xxhash_rust::xxh3::xxh3_64`.
 
 #![expect(
     unsafe_code,
@@ -48,8 +49,8 @@ pub(super) fn hash(memory: &VolatileSlice<'_>, scratch: &mut [u8; 4096]) -> u64 
     let guard = memory.ptr_guard();
     let (start, len) = (guard.as_ptr(), memory.len());
     if len >= SHORTEST && len.is_multiple_of(STRIPE) && start.cast::<__m128i>().is_aligned() {
-        // SAFETY: the guard keeps `start..start + len` mapped, the address is aligned, the length is whole stripes, and every
-        // x86-64 has SSE2.
+        // SAFETY: the guard keeps `start..start + len` mapped, the address is aligned, the length is whole stripes,
+        // and every x86-64 has SSE2.
         return unsafe { hash_stripes(start.cast(), len) };
     }
     let copy = &mut scratch[..len.min(4096)];
@@ -58,8 +59,8 @@ pub(super) fn hash(memory: &VolatileSlice<'_>, scratch: &mut [u8; 4096]) -> u64 
 }
 
 /// # Safety
-/// `start` is aligned to 16 bytes, and `len` bytes from it are mapped; `len` is a multiple of [`STRIPE`]. Others may write the
-/// memory meanwhile.
+/// `start` is aligned to 16 bytes, and `len` bytes from it are mapped; `len` is a multiple of [`STRIPE`]. Others may
+/// write the memory meanwhile.
 #[inline]
 #[target_feature(enable = "sse2")]
 unsafe fn hash_stripes(start: *const __m128i, len: usize) -> u64 {
@@ -96,7 +97,8 @@ unsafe fn hash_stripes(start: *const __m128i, len: usize) -> u64 {
 #[inline]
 #[target_feature(enable = "sse2")]
 unsafe fn load(from: *const __m128i) -> [__m128i; 4] {
-    // SAFETY: the caller promises that all four are mapped and aligned; a volatile load is one access, whose bytes may be any.
+    // SAFETY: the caller promises that all four are mapped and aligned; a volatile load is one access, whose bytes
+    // may be any.
     [0, 1, 2, 3].map(|part| unsafe { from.add(part).read_volatile() })
 }
 

@@ -1,7 +1,7 @@
 //! The driver's rings: copies chains out, publishes used elements, decides on notifications.
 //!
-//! Built on virtio-queue, which bounds every walk by the size of the table. What it cannot tell apart (a chain that ended and one that
-//! broke off) is told apart here. Everything read from guest memory is read once.
+//! Built on virtio-queue, which bounds every walk by the size of the table. What it cannot tell apart (a chain that
+//! ended and one that broke off) is told apart here. Everything read from guest memory is read once.
 
 use std::sync::atomic::Ordering;
 
@@ -11,8 +11,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::logic::{Chain, Segment};
 
-/// The longest chain that is accepted when the queue itself is shorter (an indirect table may be longer than the queue only by
-/// a guest mistake that drivers are known to make).
+/// The longest chain that is accepted when the queue itself is shorter (an indirect table may be longer than the
+/// queue only by a guest mistake that drivers are known to make).
 const MIN_LONGEST_CHAIN: usize = 256;
 
 /// The rings can not be used any more: only a reset helps.
@@ -166,7 +166,8 @@ impl Ring {
         }
         let wanted = self.queue.needs_notification(memory);
         let wanted = wanted.map_err(|_| RingBroken::Memory)?;
-        // Without VIRTIO_F_EVENT_IDX the driver speaks through the flag, which virtio-queue does not read (virtio 1.2, 2.7.7.2).
+        // Without VIRTIO_F_EVENT_IDX the driver speaks through the flag, which virtio-queue does not read (virtio
+        // 1.2, 2.7.7.2).
         Ok(wanted && (self.queue.event_idx_enabled() || !self.interrupts_suppressed(memory)?))
     }
 

@@ -1,5 +1,5 @@
-//! One descriptor that becomes readable when a device has something to do besides kicks: a message, a finished host operation, a
-//! due alarm. It is an epoll descriptor over the three, so that an event loop needs to know one.
+//! One descriptor that becomes readable when a device has something to do besides kicks: a message, a finished host
+//! operation, a due alarm. It is an epoll descriptor over the three, so that an event loop needs to know one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

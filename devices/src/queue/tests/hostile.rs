@@ -1,5 +1,5 @@
-//! Rings that no driver should make. Whatever is in them, the device answers as the specification says or ignores it; it never panics,
-//! never hangs, and leaves no frame held.
+//! Rings that no driver should make. Whatever is in them, the device answers as the specification says or ignores it;
+//! it never panics, never hangs, and leaves no frame held.
 
 use std::sync::Arc;
 
