@@ -18,6 +18,14 @@ use crate::lock::lock;
 /// Interrupt enable register; bit 0 is "received data available".
 const IER: u8 = 1;
 const IER_RECEIVED: u8 = 1;
+/// Interrupt identification register; bit 0 says "nothing", 4 is "received data available".
+const IIR: u8 = 2;
+const IIR_NOTHING: u8 = 1;
+const IIR_RECEIVED: u8 = 4;
+const IIR_FIFO: u8 = 0xc0;
+/// Line status register; bit 0 is "data ready".
+const LSR: u8 = 5;
+const LSR_DATA: u8 = 1;
 /// Modem control register; "output 2" connects the interrupt on a PC. A driver sets it when it opens the port; the
 /// probe at boot, which enables every interrupt for a moment and throws away what it reads, does not.
 const MCR: u8 = 4;
@@ -54,6 +62,18 @@ impl Write for OutputWriter {
 struct Inner {
     serial: Serial<IrqLine, NoEvents, OutputWriter>,
     to_guest: VecDeque<u8>,
+}
+
+impl Inner {
+    /// Whether received data asks for an interrupt. vm-superio forgets that with the first byte that is read, but a
+    /// driver reads no more than 256 bytes before it asks again, and would leave the rest for ever.
+    fn has_data(&mut self) -> bool {
+        self.is_ready() && self.serial.read(IER) & IER_RECEIVED != 0
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.serial.read(LSR) & LSR_DATA != 0
+    }
 }
 
 /// One serial port of eight I/O ports.
@@ -105,7 +125,11 @@ impl Uart {
         }
         let (lcr, mcr) = (inner.serial.read(LCR), inner.serial.read(MCR));
         let connected = mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2;
-        if lcr & LCR_DIVISOR != 0 || !connected || inner.serial.read(IER) & IER_RECEIVED == 0 {
+        if lcr & LCR_DIVISOR != 0
+            || !connected
+            || inner.is_ready()
+            || inner.serial.read(IER) & IER_RECEIVED == 0
+        {
             return;
         }
         let count = inner.serial.fifo_capacity().min(inner.to_guest.len());
@@ -125,6 +149,9 @@ impl BusDevice for Uart {
         let register = u8::try_from(offset).expect("the bus gave us eight ports");
         for byte in data {
             *byte = inner.serial.read(register);
+            if register == IIR && *byte & IIR_NOTHING != 0 && inner.has_data() {
+                *byte = IIR_FIFO | IIR_RECEIVED;
+            }
         }
         if register == 0 {
             self.feed(&mut inner);
@@ -242,6 +269,19 @@ mod tests {
         let message: Vec<u8> = (0..=255).cycle().take(1000).collect();
         uart.send(&message);
         assert_eq!(drain(&uart), message);
+    }
+
+    #[test]
+    fn a_driver_that_reads_a_part_is_told_that_there_is_more() {
+        let (uart, _) = uart();
+        open(&uart);
+        uart.send(b"two");
+        let mut byte = [0];
+        for expected in [0xc4, 0xc4, 0xc4, 0xc1] {
+            uart.read(2, &mut byte);
+            assert_eq!(byte, [expected]);
+            uart.read(0, &mut byte);
+        }
     }
 
     #[test]
