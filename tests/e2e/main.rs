@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 use pincushion_test::report::RunSummary;
 use pincushion_test::suite::{
-    Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for_guests, select, suite_dir,
+    Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for_guests, select,
+    suite_dir,
 };
 
 /// Guests at once. In a nested machine of two CPUs a second guest fills the time in which the first one waits.
@@ -19,15 +20,24 @@ const GUESTS_AT_ONCE: usize = 2;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(GUESTS_AT_ONCE);
-    let items = select(&Selection::default()).expect("our own scenario files are valid; a unit test says so too");
-    let missing = if arguments.list { None } else { missing_for_guests() };
+    let items = select(&Selection::default())
+        .expect("our own scenario files are valid; a unit test says so too");
+    let missing = if arguments.list {
+        None
+    } else {
+        missing_for_guests()
+    };
     if let Some(why) = &missing {
         eprintln!("skipping all scenarios: {why}");
     }
     let suite = Arc::new(OnceLock::new());
     let trial = |item: Item| {
         let suite = suite.clone();
-        Trial::test(format!("{}@{}", item.scenario.name, item.kernel), move || run(&item, &suite)).with_ignored_flag(missing.is_some())
+        Trial::test(
+            format!("{}@{}", item.scenario.name, item.kernel),
+            move || run(&item, &suite),
+        )
+        .with_ignored_flag(missing.is_some())
     };
     let trials = items.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -46,7 +56,12 @@ fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
     if summary.as_expected {
         return Ok(());
     }
-    let RunSummary { judgement, run_dir, replay, .. } = &summary;
+    let RunSummary {
+        judgement,
+        run_dir,
+        replay,
+        ..
+    } = &summary;
     let (expected, seen) = (summary.expected(), summary.seen());
     Err(format!(
         "expected {expected}, saw {seen}: {}\nevidence: {}\nagain:    {replay}",
@@ -58,7 +73,8 @@ fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
 
 fn make() -> Result<(Suite, PathBuf), String> {
     let note = |text: &str| Quiet.note(text);
-    let dir = suite_dir(None).map_err(|error| format!("cannot make a directory for the runs: {error}"))?;
+    let dir = suite_dir(None)
+        .map_err(|error| format!("cannot make a directory for the runs: {error}"))?;
     let programs = Programs::find(&note).map_err(|error| error.to_string())?;
     let place = Place::choose(PlaceChoice::Auto, dir.join("nested-console.log"), &note);
     Ok((Suite::new(programs, place, dir.clone()), dir))

@@ -79,8 +79,14 @@ impl RunDir {
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
         fs::create_dir(path).map_err(failed("make", path))?;
         let dir = Self::at(path);
-        dir.write("run.toml", &toml::to_string(info).expect("plain data is TOML"))?;
-        dir.write("scenario.toml", &toml::to_string(scenario).expect("a scenario that was read is TOML"))?;
+        dir.write(
+            "run.toml",
+            &toml::to_string(info).expect("plain data is TOML"),
+        )?;
+        dir.write(
+            "scenario.toml",
+            &toml::to_string(scenario).expect("a scenario that was read is TOML"),
+        )?;
         dir.write("replay.txt", &(replay_line(info) + "\n"))?;
         Ok(dir)
     }
@@ -112,7 +118,8 @@ impl RunDir {
     /// It is missing or damaged.
     pub fn scenario(&self) -> Result<Scenario, RunDirError> {
         let text = self.read("scenario.toml")?;
-        crate::scenario::parse(&text, &self.file("scenario.toml")).map_err(|error| self.damaged("scenario.toml", error))
+        crate::scenario::parse(&text, &self.file("scenario.toml"))
+            .map_err(|error| self.damaged("scenario.toml", error))
     }
 
     /// Reads `verdict.json`.
@@ -129,7 +136,10 @@ impl RunDir {
     /// # Errors
     /// It cannot be written.
     pub fn write_judgement(&self, judgement: &Judgement) -> Result<(), RunDirError> {
-        self.write("verdict.json", &serde_json::to_string_pretty(judgement).expect("a judgement has string keys only"))
+        self.write(
+            "verdict.json",
+            &serde_json::to_string_pretty(judgement).expect("a judgement has string keys only"),
+        )
     }
 
     /// Writes a file whole.
@@ -153,7 +163,11 @@ impl RunDir {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
     let path = path.to_owned();
-    move |source| RunDirError { action, path, source }
+    move |source| RunDirError {
+        action,
+        path,
+        source,
+    }
 }
 
 /// The one line that makes the same run again: the kernel by its exact version where it is known.
@@ -165,13 +179,20 @@ pub fn replay_line(info: &RunInfo) -> String {
     };
     let kernel = quoted(&info.kernel);
     let commit = &info.commit;
-    format!("pincushion test run {scenario} --kernel {kernel} --seed {}  # at commit {commit}", info.seed)
+    format!(
+        "pincushion test run {scenario} --kernel {kernel} --seed {}  # at commit {commit}",
+        info.seed
+    )
 }
 
 /// A word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:~=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -203,7 +224,12 @@ mod tests {
         let run = RunDir::create(&path, &info(), &scenario()).unwrap();
         assert_eq!(run.info().unwrap(), info());
         assert_eq!(run.scenario().unwrap(), scenario());
-        let judgement = Judgement { verdict: Verdict::Pass, reason: "r".into(), findings: vec![], counts: BTreeMap::new() };
+        let judgement = Judgement {
+            verdict: Verdict::Pass,
+            reason: "r".into(),
+            findings: vec![],
+            counts: BTreeMap::new(),
+        };
         run.write_judgement(&judgement).unwrap();
         assert_eq!(RunDir::at(&path).judgement().unwrap(), judgement);
     }
@@ -211,7 +237,9 @@ mod tests {
     #[test]
     fn a_directory_that_exists_is_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        let said = RunDir::create(dir.path(), &info(), &scenario()).unwrap_err().to_string();
+        let said = RunDir::create(dir.path(), &info(), &scenario())
+            .unwrap_err()
+            .to_string();
         assert!(said.starts_with("cannot make "), "{said}");
     }
 
@@ -225,8 +253,14 @@ mod tests {
 
     #[test]
     fn one_line_runs_it_again() {
-        assert_eq!(replay_line(&info()), "pincushion test run quiet --kernel debian:6.12 --seed 7  # at commit abc");
-        let own = RunInfo { scenario_file: Some("/my files/x.toml".into()), ..info() };
+        assert_eq!(
+            replay_line(&info()),
+            "pincushion test run quiet --kernel debian:6.12 --seed 7  # at commit abc"
+        );
+        let own = RunInfo {
+            scenario_file: Some("/my files/x.toml".into()),
+            ..info()
+        };
         assert!(replay_line(&own).contains("--scenario '/my files/x.toml'"));
     }
 }

@@ -25,9 +25,22 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn demo(args: &DemoArgs) -> Result<u8, Failure> {
-    let selection = Selection { tags: vec!["demo".into()], kernels: vec![args.kernel.clone()], ..Selection::default() };
+    let selection = Selection {
+        tags: vec!["demo".into()],
+        kernels: vec![args.kernel.clone()],
+        ..Selection::default()
+    };
     let items = select(&selection).map_err(Failure::usage)?;
-    let about = About { title: "Pincushion demo".into(), command: "cargo demo".into(), ..About::default() };
-    let how = HowArgs { jobs: 1, place: args.place, keep: false, verbose: true };
+    let about = About {
+        title: "Pincushion demo".into(),
+        command: "cargo demo".into(),
+        ..About::default()
+    };
+    let how = HowArgs {
+        jobs: 1,
+        place: args.place,
+        keep: false,
+        verbose: true,
+    };
     perform(&items, 0, &how, &args.reports, about)
 }

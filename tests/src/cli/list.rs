@@ -22,7 +22,10 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<u8, Failure> {
-    let selection = Selection { tags: args.tag.clone(), ..Selection::default() };
+    let selection = Selection {
+        tags: args.tag.clone(),
+        ..Selection::default()
+    };
     let items = select(&selection).map_err(Failure::usage)?;
     let mut scenarios: Vec<_> = items.into_iter().map(|item| item.scenario).collect();
     scenarios.dedup_by(|next, kept| next.name == kept.name);
@@ -40,7 +43,11 @@ pub(super) fn list(args: &ListArgs) -> Result<u8, Failure> {
             println!("{line}");
             continue;
         }
-        let expected: Vec<String> = scenario.expect.iter().map(|(kernel, expectation)| format!("{kernel}: {}", describe(expectation))).collect();
+        let expected: Vec<String> = scenario
+            .expect
+            .iter()
+            .map(|(kernel, expectation)| format!("{kernel}: {}", describe(expectation)))
+            .collect();
         println!("{:<32} {}", scenario.name, scenario.tags.join(" "));
         println!("    {}", scenario.summary);
         println!("    expected: {}", expected.join("; "));
@@ -51,14 +58,23 @@ pub(super) fn list(args: &ListArgs) -> Result<u8, Failure> {
 /// An expectation in a few words.
 fn describe(expectation: &Expectation) -> String {
     let verdict = crate::scenario::verdict_word(expectation.verdict);
-    if expectation.oracles.is_empty() { verdict } else { format!("{verdict} of {}", expectation.oracles.join(", ")) }
+    if expectation.oracles.is_empty() {
+        verdict
+    } else {
+        format!("{verdict} of {}", expectation.oracles.join(", "))
+    }
 }
 
 pub(super) fn show(name: &str) -> Result<u8, Failure> {
     let Some(text) = catalogue::text(name) else {
         // The selection knows how to say it, with the nearest name.
-        let selection = Selection { names: vec![name.to_owned()], ..Selection::default() };
-        return select(&selection).map(|_| exit_code::OK).map_err(Failure::usage);
+        let selection = Selection {
+            names: vec![name.to_owned()],
+            ..Selection::default()
+        };
+        return select(&selection)
+            .map(|_| exit_code::OK)
+            .map_err(Failure::usage);
     };
     print!("{text}");
     Ok(exit_code::OK)
@@ -68,7 +84,13 @@ pub(super) fn check(files: &[PathBuf]) -> Result<u8, Failure> {
     let mut code = exit_code::OK;
     for file in files {
         match read_file(file) {
-            Ok(scenario) => println!("{}: {} steps, {} rules, {} disks", file.display(), scenario.steps.len(), scenario.rules.len(), scenario.disks.len()),
+            Ok(scenario) => println!(
+                "{}: {} steps, {} rules, {} disks",
+                file.display(),
+                scenario.steps.len(),
+                scenario.rules.len(),
+                scenario.disks.len()
+            ),
             Err(error) => {
                 eprintln!("{error}");
                 code = exit_code::BAD_ARGUMENTS;

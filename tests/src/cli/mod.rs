@@ -19,7 +19,12 @@ use crate::verdict::Verdict;
 
 /// Lists, runs, replays and judges scenarios.
 #[derive(Debug, Parser)]
-#[command(name = "pincushion test", bin_name = "pincushion test", version, arg_required_else_help = true)]
+#[command(
+    name = "pincushion test",
+    bin_name = "pincushion test",
+    version,
+    arg_required_else_help = true
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -57,7 +62,9 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
     let result = match args.command {
         Command::List(args) => list::list(&args),
         Command::Show { name } => list::show(&name),
@@ -66,7 +73,9 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::replay(&args),
         Command::Judge(args) => replay::judge(&args),
         Command::Demo(args) => demo::demo(&args),
-        Command::RunOne(order) => runner::run_one(&order).map(|()| exit_code::OK).map_err(Failure::setup),
+        Command::RunOne(order) => runner::run_one(&order)
+            .map(|()| exit_code::OK)
+            .map_err(Failure::setup),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
         eprintln!("pincushion test: {}", failure.said);
@@ -84,18 +93,28 @@ struct Failure {
 impl Failure {
     /// The user asked for something that makes no sense.
     fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self { code: exit_code::BAD_ARGUMENTS, said: format!("{:#}", error.into()) }
+        Self {
+            code: exit_code::BAD_ARGUMENTS,
+            said: format!("{:#}", error.into()),
+        }
     }
 
     /// Something needed is missing.
     fn setup(error: impl Into<anyhow::Error>) -> Self {
-        Self { code: exit_code::SETUP_ERROR, said: format!("{:#}", error.into()) }
+        Self {
+            code: exit_code::SETUP_ERROR,
+            said: format!("{:#}", error.into()),
+        }
     }
 }
 
 /// The exit code of a suite: the worst of what was not expected.
 fn suite_code(runs: &[RunSummary]) -> u8 {
-    let unexpected = || runs.iter().filter(|run| !run.as_expected).map(|run| run.judgement.verdict);
+    let unexpected = || {
+        runs.iter()
+            .filter(|run| !run.as_expected)
+            .map(|run| run.judgement.verdict)
+    };
     if unexpected().count() == 0 {
         return exit_code::OK;
     }
@@ -128,8 +147,16 @@ mod tests {
             kernel: String::new(),
             kernel_release: String::new(),
             run_dir: PathBuf::new(),
-            judgement: Judgement { verdict, reason: String::new(), findings: vec![], counts: Default::default() },
-            expectation: Expectation { verdict, oracles: vec![] },
+            judgement: Judgement {
+                verdict,
+                reason: String::new(),
+                findings: vec![],
+                counts: Default::default(),
+            },
+            expectation: Expectation {
+                verdict,
+                oracles: vec![],
+            },
             as_expected,
             seconds: 0.0,
             replay: String::new(),
@@ -139,15 +166,27 @@ mod tests {
     #[test]
     fn a_suite_that_sees_what_it_expects_is_green_also_with_findings() {
         assert_eq!(suite_code(&[]), exit_code::OK);
-        assert_eq!(suite_code(&[run(Verdict::Finding, true), run(Verdict::SetupError, true)]), exit_code::OK);
+        assert_eq!(
+            suite_code(&[run(Verdict::Finding, true), run(Verdict::SetupError, true)]),
+            exit_code::OK
+        );
     }
 
     #[test]
     fn a_surprise_outweighs_what_could_not_be_established() {
         let setup = run(Verdict::SetupError, false);
         let inconclusive = run(Verdict::Inconclusive, false);
-        assert_eq!(suite_code(std::slice::from_ref(&setup)), exit_code::SETUP_ERROR);
-        assert_eq!(suite_code(std::slice::from_ref(&inconclusive)), exit_code::INCONCLUSIVE);
-        assert_eq!(suite_code(&[setup, inconclusive, run(Verdict::Pass, false)]), exit_code::SURPRISE);
+        assert_eq!(
+            suite_code(std::slice::from_ref(&setup)),
+            exit_code::SETUP_ERROR
+        );
+        assert_eq!(
+            suite_code(std::slice::from_ref(&inconclusive)),
+            exit_code::INCONCLUSIVE
+        );
+        assert_eq!(
+            suite_code(&[setup, inconclusive, run(Verdict::Pass, false)]),
+            exit_code::SURPRISE
+        );
     }
 }

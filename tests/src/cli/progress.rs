@@ -29,7 +29,11 @@ impl ToStderr {
     }
 
     fn whose(&self, item: &Item) -> String {
-        if self.is_mixed { format!("{} on {}: ", item.scenario.name, item.kernel) } else { String::new() }
+        if self.is_mixed {
+            format!("{} on {}: ", item.scenario.name, item.kernel)
+        } else {
+            String::new()
+        }
     }
 }
 
@@ -46,14 +50,27 @@ impl Progress for ToStderr {
 
     fn began(&self, item: &Item) {
         if self.detail == Detail::Steps {
-            self.say(&format!(">> {} on {}: {}", item.scenario.name, item.kernel, item.scenario.summary));
+            self.say(&format!(
+                ">> {} on {}: {}",
+                item.scenario.name, item.kernel, item.scenario.summary
+            ));
         }
     }
 
     fn ended(&self, item: &Item, summary: &RunSummary, surprise: Option<&str>) {
         let mark = if summary.as_expected { "ok" } else { "NO" };
-        let repeat = if item.repeat > 1 { format!(" (run {})", item.repeat) } else { String::new() };
-        self.say(&format!("{mark} {} on {}{repeat}: {} in {}", item.scenario.name, item.kernel, summary.seen(), summary.time()));
+        let repeat = if item.repeat > 1 {
+            format!(" (run {})", item.repeat)
+        } else {
+            String::new()
+        };
+        self.say(&format!(
+            "{mark} {} on {}{repeat}: {} in {}",
+            item.scenario.name,
+            item.kernel,
+            summary.seen(),
+            summary.time()
+        ));
         if let Some(surprise) = surprise {
             self.say(&format!("   {surprise}"));
             self.say(&format!("   evidence: {}", summary.run_dir.display()));

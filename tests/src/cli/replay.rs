@@ -34,10 +34,22 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     let scenario = dir.scenario().map_err(Failure::usage)?;
     let commit = crate::suite::workspace_commit();
     if commit != info.commit {
-        eprintln!("-- the run was recorded at commit {}, this is {commit}", info.commit);
+        eprintln!(
+            "-- the run was recorded at commit {}, this is {commit}",
+            info.commit
+        );
     }
-    let item = Item { scenario, file: info.scenario_file, kernel: args.kernel.clone().unwrap_or(info.kernel), repeat: 1 };
-    let about = About { title: "Replay".into(), command: command_line(), ..About::default() };
+    let item = Item {
+        scenario,
+        file: info.scenario_file,
+        kernel: args.kernel.clone().unwrap_or(info.kernel),
+        repeat: 1,
+    };
+    let about = About {
+        title: "Replay".into(),
+        command: command_line(),
+        ..About::default()
+    };
     perform(&[item], info.seed, &args.how, &args.reports, about)
 }
 
@@ -54,17 +66,26 @@ pub(super) struct JudgeArgs {
 pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
     let judgement = oracle::judge(&args.run_dir).map_err(Failure::usage)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&judgement).map_err(Failure::setup)?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&judgement).map_err(Failure::setup)?
+        );
     } else {
         println!("{}: {}", verdict_word(judgement.verdict), judgement.reason);
         for finding in &judgement.findings {
-            println!("\n{} ({:?}, {:?}): {}\n{}", finding.oracle, finding.promise, finding.certainty, finding.title, finding.text);
+            println!(
+                "\n{} ({:?}, {:?}): {}\n{}",
+                finding.oracle, finding.promise, finding.certainty, finding.title, finding.text
+            );
         }
     }
     let dir = RunDir::at(&args.run_dir);
     // A bare event log can be judged too; only its expectation is not known.
-    let (Ok(info), Ok(scenario)) = (dir.info(), dir.scenario()) else { return Ok(exit_code::OK) };
-    match expected_for(&scenario.expect, &info.kernel).map(|expected| compare(expected, &judgement)) {
+    let (Ok(info), Ok(scenario)) = (dir.info(), dir.scenario()) else {
+        return Ok(exit_code::OK);
+    };
+    match expected_for(&scenario.expect, &info.kernel).map(|expected| compare(expected, &judgement))
+    {
         Some(Comparison::Surprise(what)) => {
             eprintln!("not as expected: {what}");
             Ok(exit_code::SURPRISE)

@@ -27,8 +27,15 @@ pub(super) struct ReportArgs {
 ///
 /// # Errors
 /// A file cannot be written.
-pub(super) fn write(args: &ReportArgs, dir: &Path, runs: &[RunSummary], about: &About) -> anyhow::Result<PathBuf> {
-    let put = |path: &Path, text: &str| std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+pub(super) fn write(
+    args: &ReportArgs,
+    dir: &Path,
+    runs: &[RunSummary],
+    about: &About,
+) -> anyhow::Result<PathBuf> {
+    let put = |path: &Path, text: &str| {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
     put(&dir.join("runs.jsonl"), &json_lines(runs))?;
     if let Some(path) = &args.json {
         put(path, &json_lines(runs))?;

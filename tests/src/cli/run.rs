@@ -62,24 +62,48 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
         repeat: args.repeat,
     };
     let items = select(&selection).map_err(Failure::usage)?;
-    let about = About { title: "Scenarios".into(), command: command_line(), ..About::default() };
+    let about = About {
+        title: "Scenarios".into(),
+        command: command_line(),
+        ..About::default()
+    };
     perform(&items, args.seed, &args.how, &args.reports, about)
 }
 
 /// Runs items and reports. Gives the exit code.
-pub(super) fn perform(items: &[Item], seed: u64, how: &HowArgs, reports: &ReportArgs, about: About) -> Result<u8, Failure> {
-    let detail = if how.verbose { Detail::Steps } else { Detail::Runs };
-    let progress = ToStderr { detail, is_mixed: how.jobs > 1 };
+pub(super) fn perform(
+    items: &[Item],
+    seed: u64,
+    how: &HowArgs,
+    reports: &ReportArgs,
+    about: About,
+) -> Result<u8, Failure> {
+    let detail = if how.verbose {
+        Detail::Steps
+    } else {
+        Detail::Runs
+    };
+    let progress = ToStderr {
+        detail,
+        is_mixed: how.jobs > 1,
+    };
     let note = |text: &str| crate::suite::Progress::note(&progress, text);
     let dir = suite_dir(reports.report_dir.as_deref());
-    let dir = dir.map_err(|error| Failure::setup(anyhow::anyhow!("cannot make the report directory (--report-dir): {error}")))?;
+    let dir = dir.map_err(|error| {
+        Failure::setup(anyhow::anyhow!(
+            "cannot make the report directory (--report-dir): {error}"
+        ))
+    })?;
     let programs = Programs::find(&note).map_err(Failure::setup)?;
     let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
     let where_ = place.name();
     let mut suite = Suite::new(programs, place, dir.clone());
     (suite.seed, suite.keep) = (seed, how.keep);
     let runs = suite.run_all(items, how.jobs, &progress);
-    let about = About { made: format!("{} runs, guests ran on: {where_}", runs.len()), ..about };
+    let about = About {
+        made: format!("{} runs, guests ran on: {where_}", runs.len()),
+        ..about
+    };
     let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
     print!("\n{}", terminal(&runs));
     println!("\nreport: {}", page.display());
@@ -89,5 +113,8 @@ pub(super) fn perform(items: &[Item], seed: u64, how: &HowArgs, reports: &Report
 /// What the user typed, for the report.
 pub(super) fn command_line() -> String {
     let words = std::env::args().skip(1);
-    std::iter::once("pincushion test".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("pincushion test".to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -11,8 +11,12 @@ use pincushion_vmm::agent_port::{AgentHandler, FromAgent};
 pub fn to_events(tracer: Arc<Tracer>) -> AgentHandler {
     Box::new(move |from| {
         tracer.emit(|| match from {
-            FromAgent::Message(bytes) => EventKind::AgentReport { text: String::from_utf8_lossy(bytes).into_owned() },
-            FromAgent::Mark(mark) if mark & 1 == port::PHASE_BEGIN => EventKind::StepBegan { step: mark >> 1 },
+            FromAgent::Message(bytes) => EventKind::AgentReport {
+                text: String::from_utf8_lossy(bytes).into_owned(),
+            },
+            FromAgent::Mark(mark) if mark & 1 == port::PHASE_BEGIN => {
+                EventKind::StepBegan { step: mark >> 1 }
+            }
             FromAgent::Mark(mark) => EventKind::StepEnded { step: mark >> 1 },
         });
     })
@@ -39,16 +43,32 @@ mod tests {
         handler(FromAgent::Mark(7 << 1 | port::PHASE_BEGIN));
         handler(FromAgent::Message(b"{}"));
         handler(FromAgent::Mark(7 << 1 | port::PHASE_END));
-        let kinds: Vec<EventKind> = recording.events().iter().skip(1).map(|event| event.kind.clone()).collect();
+        let kinds: Vec<EventKind> = recording
+            .events()
+            .iter()
+            .skip(1)
+            .map(|event| event.kind.clone())
+            .collect();
         assert_eq!(
             kinds,
-            [EventKind::StepBegan { step: 7 }, EventKind::AgentReport { text: "{}".into() }, EventKind::StepEnded { step: 7 }]
+            [
+                EventKind::StepBegan { step: 7 },
+                EventKind::AgentReport { text: "{}".into() },
+                EventKind::StepEnded { step: 7 }
+            ]
         );
     }
 
     #[test]
     fn a_request_is_one_line() {
-        let request = Request { id: 1, thread: None, step: Step::WriteFile { path: "/x".into(), text: "a\nb".into() } };
+        let request = Request {
+            id: 1,
+            thread: None,
+            step: Step::WriteFile {
+                path: "/x".into(),
+                text: "a\nb".into(),
+            },
+        };
         let line = line(&request);
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(serde_json::from_slice::<Request>(&line).unwrap(), request);

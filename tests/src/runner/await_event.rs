@@ -34,7 +34,11 @@ impl Ear {
     }
 
     /// Waits until `done` finds something in what was heard.
-    pub(super) fn until<T>(&mut self, limit: Duration, mut done: impl FnMut(&mut Witness) -> Option<T>) -> Result<T, GaveUp> {
+    pub(super) fn until<T>(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&mut Witness) -> Option<T>,
+    ) -> Result<T, GaveUp> {
         let deadline = Instant::now() + limit;
         self.catch_up();
         loop {
@@ -44,10 +48,15 @@ impl Ear {
             if self.witness.ended.is_some() {
                 return Err(GaveUp::Ended);
             }
-            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(event) => self.witness.note(&event),
                 Err(RecvTimeoutError::Timeout) => return Err(GaveUp::Limit),
-                Err(RecvTimeoutError::Disconnected) => unreachable!("the context keeps the tracer alive"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("the context keeps the tracer alive")
+                }
             }
         }
     }
@@ -60,14 +69,27 @@ pub(super) fn who_waits(context: &Context) -> String {
         let request = &waiting.request;
         // Writing to a String cannot fail.
         let _ = match &waiting.until {
-            Until::Gate(gate) => write!(text, "; gate `{gate}` was never opened: request {request} waits for it"),
+            Until::Gate(gate) => write!(
+                text,
+                "; gate `{gate}` was never opened: request {request} waits for it"
+            ),
             Until::SameFrame { point, device } => {
-                let whose = device.as_ref().map_or(String::new(), |device| format!(" of {device}"));
+                let whose = device
+                    .as_ref()
+                    .map_or(String::new(), |device| format!(" of {device}"));
                 let point = serde_json::to_value(point).ok();
-                let point = point.as_ref().and_then(|value| value.as_str()).unwrap_or_default();
-                write!(text, "; request {request} waits until a request{whose} that shares a frame is {point}")
+                let point = point
+                    .as_ref()
+                    .and_then(|value| value.as_str())
+                    .unwrap_or_default();
+                write!(
+                    text,
+                    "; request {request} waits until a request{whose} that shares a frame is {point}"
+                )
             }
-            Until::Duration { ns } => write!(text, "; request {request} waits for {} ms", ns / 1_000_000),
+            Until::Duration { ns } => {
+                write!(text, "; request {request} waits for {} ms", ns / 1_000_000)
+            }
         };
     }
     text
@@ -80,7 +102,10 @@ mod tests {
     use super::*;
 
     fn ear(tracer: &Tracer) -> Ear {
-        Ear { events: tracer.subscribe(), witness: Witness::default() }
+        Ear {
+            events: tracer.subscribe(),
+            witness: Witness::default(),
+        }
     }
 
     #[test]
@@ -88,7 +113,10 @@ mod tests {
         let tracer = Tracer::new();
         let mut ear = ear(&tracer);
         tracer.emit(|| EventKind::StepBegan { step: 1 });
-        assert_eq!(ear.until(Duration::ZERO, |witness| witness.is_inside(1).then_some(7)), Ok(7));
+        assert_eq!(
+            ear.until(Duration::ZERO, |witness| witness.is_inside(1).then_some(7)),
+            Ok(7)
+        );
     }
 
     #[test]
@@ -97,7 +125,13 @@ mod tests {
         let mut ear = ear(&tracer);
         let never = |_: &mut Witness| None::<()>;
         assert_eq!(ear.until(Duration::ZERO, never), Err(GaveUp::Limit));
-        tracer.emit(|| EventKind::MachineEnded { how: "panic".into(), detail: String::new() });
-        assert_eq!(ear.until(Duration::from_secs(60), never), Err(GaveUp::Ended));
+        tracer.emit(|| EventKind::MachineEnded {
+            how: "panic".into(),
+            detail: String::new(),
+        });
+        assert_eq!(
+            ear.until(Duration::from_secs(60), never),
+            Err(GaveUp::Ended)
+        );
     }
 }

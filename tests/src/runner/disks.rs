@@ -55,7 +55,11 @@ pub enum DiskError {
 
 fn host(disk: &Disk, attempt: &'static str) -> impl FnOnce(io::Error) -> DiskError {
     let disk = disk.id.clone();
-    move |source| DiskError::Host { disk, attempt, source }
+    move |source| DiskError::Host {
+        disk,
+        attempt,
+        source,
+    }
 }
 
 /// Where the image of a disk is.
@@ -75,7 +79,9 @@ pub fn make_image(disk: &Disk, dir: &Path, values: &mut Values) -> Result<(), Di
     file.set_len(bytes).map_err(host(disk, "size its image"))?;
     match disk.content {
         Content::Zero => Ok(()),
-        Content::Pattern(pattern) => fill(&file, bytes, pattern).map_err(host(disk, "fill its image")),
+        Content::Pattern(pattern) => {
+            fill(&file, bytes, pattern).map_err(host(disk, "fill its image"))
+        }
         Content::Ext4 => {
             drop(file);
             make_ext4(disk, dir, &path)?;
@@ -108,12 +114,18 @@ fn make_ext4(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
         let mut bytes = vec![0; usize::try_from(file.len).expect("files fit into memory")];
         file.pattern.fill(&mut bytes);
         let parent = path.parent().unwrap_or(&tree);
-        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).map_err(host(disk, "write its files"))?;
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::write(&path, bytes))
+            .map_err(host(disk, "write its files"))?;
     }
     let mut command = tool("mke2fs");
     // Nothing is left to do lazily: a thread of the guest that zeroes tables would write when nobody expects it.
     command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]);
-    command.args(["-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg("-d").arg(&tree).arg(image);
+    command
+        .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
+        .arg("-d")
+        .arg(&tree)
+        .arg(image);
     run(disk, command)?;
     Ok(())
 }
@@ -121,22 +133,43 @@ fn make_ext4(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
 /// The sectors of a file that lies in one piece.
 fn sectors_of(disk: &Disk, image: &Path, file: &DiskFile) -> Result<toml::Value, DiskError> {
     let mut command = tool("debugfs");
-    command.arg("-R").arg(format!("blocks {}", file.path)).arg(image);
+    command
+        .arg("-R")
+        .arg(format!("blocks {}", file.path))
+        .arg(image);
     let said = run(disk, command)?;
-    let blocks: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let blocks: Vec<u64> = said
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     let in_one_piece = blocks.windows(2).all(|pair| pair[1] == pair[0] + 1);
     let (Some(first), true) = (blocks.first(), in_one_piece) else {
         let said = format!("{} does not lie in one piece: {said}", file.path);
-        return Err(DiskError::Program { disk: disk.id.clone(), line: "debugfs blocks".into(), said });
+        return Err(DiskError::Program {
+            disk: disk.id.clone(),
+            line: "debugfs blocks".into(),
+            said,
+        });
     };
-    let sector = |block: u64| toml::Value::Integer(i64::try_from(block * (BLOCK / 512)).unwrap_or(i64::MAX));
-    let span = [("from", sector(*first)), ("to", sector(first + blocks.len() as u64))];
-    Ok(toml::Value::Table(span.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
+    let sector =
+        |block: u64| toml::Value::Integer(i64::try_from(block * (BLOCK / 512)).unwrap_or(i64::MAX));
+    let span = [
+        ("from", sector(*first)),
+        ("to", sector(first + blocks.len() as u64)),
+    ];
+    Ok(toml::Value::Table(
+        span.map(|(key, value)| (key.to_owned(), value))
+            .into_iter()
+            .collect(),
+    ))
 }
 
 /// A program of e2fsprogs; these live where an ordinary user's PATH does not look.
 pub(super) fn tool(name: &str) -> Command {
-    let place = ["/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
+    let place = ["/usr/sbin", "/sbin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file());
     let mut command = Command::new(place.unwrap_or_else(|| name.into()));
     command.env("LC_ALL", "C").env("DEBUGFS_PAGER", "__none__");
     command
@@ -151,7 +184,11 @@ fn run(disk: &Disk, mut command: Command) -> Result<String, DiskError> {
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(DiskError::Program { disk: disk.id.clone(), line, said });
+        return Err(DiskError::Program {
+            disk: disk.id.clone(),
+            line,
+            said,
+        });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -161,18 +198,32 @@ fn run(disk: &Disk, mut command: Command) -> Result<String, DiskError> {
 /// # Errors
 /// [`DiskError`].
 pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice, DiskError> {
-    let file = FileOptions { path: image_path(dir, &disk.id), read_only: disk.read_only, ..FileOptions::default() };
+    let file = FileOptions {
+        path: image_path(dir, &disk.id),
+        read_only: disk.read_only,
+        ..FileOptions::default()
+    };
     let open = |backend| {
         let opened = backend::open_disk(&DiskOptions { backend, file });
-        opened.map_err(|source| DiskError::Open { disk: disk.id.clone(), source })
+        opened.map_err(|source| DiskError::Open {
+            disk: disk.id.clone(),
+            source,
+        })
     };
     let opened: Box<dyn backend::Disk> = match disk.backend {
         Backend::File => open(backend::Backend::File)?,
         Backend::Uring => open(backend::Backend::Uring)?,
-        Backend::Volatile => Box::new(VolatileDisk::open(&image_path(dir, &disk.id)).map_err(host(disk, "read its image"))?),
+        Backend::Volatile => Box::new(
+            VolatileDisk::open(&image_path(dir, &disk.id)).map_err(host(disk, "read its image"))?,
+        ),
     };
-    let config = BlkConfig { read_only: disk.read_only, fetch: disk.fetch, ..BlkConfig::new(&disk.id) };
-    let device = BlkDevice::new(config, opened, context.clone()).map_err(host(disk, "make its device"))?;
+    let config = BlkConfig {
+        read_only: disk.read_only,
+        fetch: disk.fetch,
+        ..BlkConfig::new(&disk.id)
+    };
+    let device =
+        BlkDevice::new(config, opened, context.clone()).map_err(host(disk, "make its device"))?;
     Ok(Arc::new(Mutex::new(device)))
 }
 
@@ -205,13 +256,25 @@ mod tests {
     #[test]
     fn a_file_of_a_fresh_file_system_is_where_its_sectors_say() {
         let dir = tempfile::tempdir().unwrap();
-        let file = DiskFile { path: "/data".into(), len: 8192, pattern: Pattern::Seed(3) };
+        let file = DiskFile {
+            path: "/data".into(),
+            len: 8192,
+            pattern: Pattern::Seed(3),
+        };
         let mut values = Values::default();
         make_image(&disk(Content::Ext4, vec![file]), dir.path(), &mut values).unwrap();
-        let sectors = crate::scenario::fill(&toml::Value::String("${sectors.a:/data}".into()), &values).unwrap();
+        let sectors =
+            crate::scenario::fill(&toml::Value::String("${sectors.a:/data}".into()), &values)
+                .unwrap();
         let from = usize::try_from(sectors["from"].as_integer().unwrap()).unwrap() * 512;
-        assert_eq!(sectors["to"].as_integer(), sectors["from"].as_integer().map(|from| from + 16));
+        assert_eq!(
+            sectors["to"].as_integer(),
+            sectors["from"].as_integer().map(|from| from + 16)
+        );
         let bytes = fs::read(image_path(dir.path(), "a")).unwrap();
-        assert_eq!(Pattern::Seed(3).first_difference(&bytes[from..from + 8192]), None);
+        assert_eq!(
+            Pattern::Seed(3).first_difference(&bytes[from..from + 8192]),
+            None
+        );
     }
 }

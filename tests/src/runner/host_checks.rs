@@ -17,28 +17,71 @@ use crate::timeline::{Reader, Timeline};
 ///
 /// # Errors
 /// An image or a program is missing; in words.
-pub fn check(check: &HostCheck, images: &Path, events: &Path) -> Result<Vec<(String, Value)>, String> {
+pub fn check(
+    check: &HostCheck,
+    images: &Path,
+    events: &Path,
+) -> Result<Vec<(String, Value)>, String> {
     let one = |key: &str, value: Value| Ok(vec![(key.to_owned(), value)]);
     match check {
         HostCheck::Fsck { disk } => one("fsck", fsck(disk, &image_path(images, disk))?),
-        HostCheck::File { disk, path, offset, len, pattern, promise } => {
+        HostCheck::File {
+            disk,
+            path,
+            offset,
+            len,
+            pattern,
+            promise,
+        } => {
             let bytes = file_on_ext4(&image_path(images, disk), path)?;
             let part = slice(&bytes, *offset, *len).unwrap_or(&[]);
-            one("found", found(promise, part, *len, *pattern, &format!("{path} of disk {disk}, from byte {offset}")))
+            one(
+                "found",
+                found(
+                    promise,
+                    part,
+                    *len,
+                    *pattern,
+                    &format!("{path} of disk {disk}, from byte {offset}"),
+                ),
+            )
         }
-        HostCheck::Bytes { disk, offset, len, pattern, promise } => {
-            let bytes = image_bytes(&image_path(images, disk), *offset, *len).map_err(|error| format!("disk {disk}: {error}"))?;
-            one("found", found(promise, &bytes, *len, *pattern, &format!("byte {offset} of disk {disk}")))
+        HostCheck::Bytes {
+            disk,
+            offset,
+            len,
+            pattern,
+            promise,
+        } => {
+            let bytes = image_bytes(&image_path(images, disk), *offset, *len)
+                .map_err(|error| format!("disk {disk}: {error}"))?;
+            one(
+                "found",
+                found(
+                    promise,
+                    &bytes,
+                    *len,
+                    *pattern,
+                    &format!("byte {offset} of disk {disk}"),
+                ),
+            )
         }
         HostCheck::Flushed { disk } => {
             let facts = flushed(disk, &image_path(images, disk), events)?;
-            Ok(facts.into_iter().map(|value| ("image".to_owned(), value)).collect())
+            Ok(facts
+                .into_iter()
+                .map(|value| ("image".to_owned(), value))
+                .collect())
         }
     }
 }
 
 fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
-    let output = tool("e2fsck").args(["-f", "-n"]).arg(image).output().map_err(|error| format!("cannot run e2fsck: {error}"))?;
+    let output = tool("e2fsck")
+        .args(["-f", "-n"])
+        .arg(image)
+        .output()
+        .map_err(|error| format!("cannot run e2fsck: {error}"))?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
     // e2fsck(8): 0 is no errors; with -n nothing is ever corrected.
@@ -46,11 +89,18 @@ fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
 }
 
 fn file_on_ext4(image: &Path, path: &str) -> Result<Vec<u8>, String> {
-    let output = tool("debugfs").arg("-R").arg(format!("cat {path}")).arg(image).output();
+    let output = tool("debugfs")
+        .arg("-R")
+        .arg(format!("cat {path}"))
+        .arg(image)
+        .output();
     let output = output.map_err(|error| format!("cannot run debugfs: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     // debugfs says its version, and exits with 0 also where there is no such file.
-    match said.lines().find(|line| !line.trim().is_empty() && !line.starts_with("debugfs ")) {
+    match said
+        .lines()
+        .find(|line| !line.trim().is_empty() && !line.starts_with("debugfs "))
+    {
         Some(complaint) if output.stdout.is_empty() => Err(format!("debugfs: {complaint}")),
         _ => Ok(output.stdout),
     }
@@ -69,7 +119,8 @@ fn flushed(disk: &str, image: &Path, events: &Path) -> Result<Vec<Value>, String
         timeline.feed(&event.map_err(|error| error.to_string())?);
     }
     let pieces = flushed_pieces(&timeline, disk).into_iter().map(|piece| {
-        let bytes = image_bytes(image, piece.sector * 512, piece.bytes).map_err(|error| format!("disk {disk}: {error}"))?;
+        let bytes = image_bytes(image, piece.sector * 512, piece.bytes)
+            .map_err(|error| format!("disk {disk}: {error}"))?;
         let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes));
         Ok(json!({ "device": disk, "sector": piece.sector, "bytes": piece.bytes, "hash": hash }))
     });
@@ -84,7 +135,9 @@ fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 fn found(promise: &str, bytes: &[u8], len: u64, pattern: Pattern, place: &str) -> Value {
     let difference = pattern.first_difference(bytes);
     let detail = match difference {
-        _ if bytes.len() as u64 != len => format!("{place}: {} of {len} bytes are there", bytes.len()),
+        _ if bytes.len() as u64 != len => {
+            format!("{place}: {} of {len} bytes are there", bytes.len())
+        }
         Some(at) => format!(
             "{place}: byte {at} is {:#04x}, not {:#04x}",
             bytes[at],
@@ -113,16 +166,27 @@ mod tests {
             pattern: Pattern::Byte(0x41),
             promise: "p".into(),
         };
-        let look = |offset| check(&at(offset), dir.path(), Path::new("none")).unwrap().remove(0).1;
+        let look = |offset| {
+            check(&at(offset), dir.path(), Path::new("none"))
+                .unwrap()
+                .remove(0)
+                .1
+        };
         assert_eq!(look(0)["equal"], true);
         assert_eq!(look(4096)["equal"], false);
-        assert_eq!(look(4096)["detail"], "byte 4096 of disk a: byte 904 is 0x42, not 0x41");
+        assert_eq!(
+            look(4096)["detail"],
+            "byte 4096 of disk a: byte 904 is 0x42, not 0x41"
+        );
         assert!(check(&at(8192), dir.path(), Path::new("none")).is_err());
     }
 
     #[test]
     fn a_file_that_is_too_short_is_not_equal() {
         let value = found("p", &[0x41; 9], 10, Pattern::Byte(0x41), "here");
-        assert_eq!((value["equal"].as_bool(), value["detail"].as_str()), (Some(false), Some("here: 9 of 10 bytes are there")));
+        assert_eq!(
+            (value["equal"].as_bool(), value["detail"].as_str()),
+            (Some(false), Some("here: 9 of 10 bytes are there"))
+        );
     }
 }

@@ -51,12 +51,20 @@ impl Booted {
     pub(super) fn start(recipe: Recipe) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        let thread = std::thread::Builder::new().name("machine".into()).spawn(move || {
-            let (how, detail) = live(&recipe, &of_thread);
-            *of_thread.boot() = None;
-            recipe.tracer.emit(|| EventKind::MachineEnded { how: how.to_owned(), detail });
-        })?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("machine".into())
+            .spawn(move || {
+                let (how, detail) = live(&recipe, &of_thread);
+                *of_thread.boot() = None;
+                recipe.tracer.emit(|| EventKind::MachineEnded {
+                    how: how.to_owned(),
+                    detail,
+                });
+            })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Sends a line to the agent of the present boot. `false`: there is none.
@@ -75,7 +83,11 @@ impl Booted {
 
     /// Ends the machine as [`Self::stop`] does; the log says `how` and `why`. One that has ended already keeps its own end.
     pub(super) fn stop_as(&mut self, how: &'static str, why: &str) {
-        *self.shared.stopped_as.lock().unwrap_or_else(PoisonError::into_inner) = Some((how, why.to_owned()));
+        *self
+            .shared
+            .stopped_as
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((how, why.to_owned()));
         self.stop();
     }
 
@@ -116,7 +128,11 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
         if exit == Exit::Reset && shared.reboot_allowed.swap(false, Ordering::AcqRel) {
             continue;
         }
-        let stopped_as = shared.stopped_as.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stopped_as = shared
+            .stopped_as
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         return match (stopped_as, &exit) {
             (Some(end), Exit::Stopped) => end,
             _ => (word(&exit), exit.to_string()),
@@ -127,12 +143,20 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
 
 fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, MachineError> {
     let tracer = recipe.tracer.clone();
-    let mut log = recipe.console.try_clone().map_err(|source| MachineError::Host { attempt: "share the console's file", source })?;
+    let mut log = recipe
+        .console
+        .try_clone()
+        .map_err(|source| MachineError::Host {
+            attempt: "share the console's file",
+            source,
+        })?;
     let console = Console::new().to_lines(move |line| {
         use std::io::Write;
         // A full disk must not stop the guest; the event log complains about it too.
         let _ = writeln!(log, "{line}");
-        tracer.emit(|| EventKind::Console { line: line.to_owned() });
+        tracer.emit(|| EventKind::Console {
+            line: line.to_owned(),
+        });
     });
     let parts = Parts {
         devices: recipe.devices.clone(),
@@ -141,7 +165,10 @@ fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, M
         tracer: recipe.tracer.clone(),
     };
     let machine = Machine::new(recipe.config.clone(), parts)?;
-    *shared.boot() = Some(Boot { agent: machine.agent_sender(), stop: machine.stop_handle() });
+    *shared.boot() = Some(Boot {
+        agent: machine.agent_sender(),
+        stop: machine.stop_handle(),
+    });
     let mut running = machine.start()?;
     if shared.is_stopping.load(Ordering::Acquire) {
         return Ok(running.stop());
@@ -163,9 +190,14 @@ fn word(exit: &Exit) -> &'static str {
 }
 
 /// The machine's configuration.
-pub(super) fn config(vm: &crate::scenario::model::Vm, kernel: &Path, initrd: &Path) -> MachineConfig {
+pub(super) fn config(
+    vm: &crate::scenario::model::Vm,
+    kernel: &Path,
+    initrd: &Path,
+) -> MachineConfig {
     use crate::scenario::model::Initrd;
-    let memory = pincushion_vmm::config::units::parse_size(&vm.memory).expect("sizes were checked when the file was read");
+    let memory = pincushion_vmm::config::units::parse_size(&vm.memory)
+        .expect("sizes were checked when the file was read");
     MachineConfig {
         initrd: (vm.initrd == Initrd::Agent).then(|| initrd.to_owned()),
         cmdline: format!("{CMDLINE} {}", vm.cmdline).trim_end().to_owned(),

@@ -18,6 +18,7 @@ mod host_checks;
 mod machine;
 mod run_one;
 mod stage;
+mod titles;
 mod trouble;
 mod volatile_disk;
 mod witness;

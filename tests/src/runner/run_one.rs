@@ -15,7 +15,8 @@ use toml::Value;
 
 use super::await_event::Ear;
 use super::machine::{Booted, Recipe, config};
-use super::stage::{Stage, title};
+use super::stage::Stage;
+use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
 use super::{disks, host_checks};
@@ -49,24 +50,38 @@ pub fn run_one(order: &Order) -> anyhow::Result<()> {
     let (info, scenario) = (dir.info()?, dir.scenario()?);
     let tracer = Arc::new(Tracer::new());
     let events = dir.file("events.jsonl");
-    let sink = JsonLines::create(&events).with_context(|| format!("cannot create {}", events.display()))?;
+    let sink = JsonLines::create(&events)
+        .with_context(|| format!("cannot create {}", events.display()))?;
     tracer.add_sink(Box::new(sink));
-    fs::create_dir_all(&order.scratch).with_context(|| format!("cannot make {}", order.scratch.display()))?;
+    fs::create_dir_all(&order.scratch)
+        .with_context(|| format!("cannot make {}", order.scratch.display()))?;
     let result = perform(order, &dir, &scenario, info.seed, &tracer);
     if let Err(error) = &result {
         // The judge sees a setup error and its reason.
         let detail = format!("{error:#}");
         eprintln!("cannot run {}: {detail}", scenario.name);
-        tracer.emit(|| EventKind::MachineEnded { how: "failed".into(), detail });
+        tracer.emit(|| EventKind::MachineEnded {
+            how: "failed".into(),
+            detail,
+        });
     }
     match tracer.lost() {
         0 => Ok(()),
-        lost => Err(anyhow!("{lost} events could not be written to {}", events.display())),
+        lost => Err(anyhow!(
+            "{lost} events could not be written to {}",
+            events.display()
+        )),
     }
 }
 
 /// `Err`: the machine was not even started.
-fn perform(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, tracer: &Arc<Tracer>) -> anyhow::Result<()> {
+fn perform(
+    order: &Order,
+    dir: &RunDir,
+    scenario: &Scenario,
+    seed: u64,
+    tracer: &Arc<Tracer>,
+) -> anyhow::Result<()> {
     say("making the disks");
     let mut values = Values::default();
     for disk in &scenario.disks {
@@ -75,9 +90,15 @@ fn perform(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, tracer: 
     let plan = plan(scenario, seed, &values)?;
     dir.write("plan.toml", &toml::to_string(&plan)?)?;
     let context = Context::new(plan, tracer.clone())?;
-    let devices = scenario.disks.iter().map(|disk| disks::device(disk, &order.scratch, &context));
+    let devices = scenario
+        .disks
+        .iter()
+        .map(|disk| disks::device(disk, &order.scratch, &context));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
-    let ear = Ear { events: tracer.subscribe(), witness: Witness::default() };
+    let ear = Ear {
+        events: tracer.subscribe(),
+        witness: Witness::default(),
+    };
     let kernel = match scenario.vm.format {
         KernelFormat::Elf | KernelFormat::Bzimage => order.kernel.clone(),
         KernelFormat::Garbage => garbage(&order.scratch)?,
@@ -89,11 +110,21 @@ fn perform(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, tracer: 
         limit: Duration::from_secs(scenario.vm.limit_s),
         console: File::create(dir.file("console.log"))?,
     })?;
-    let mut stage = Stage { scenario, context, ear, machine, values, last_id: 0, under_way: HashMap::new() };
+    let mut stage = Stage {
+        scenario,
+        context,
+        ear,
+        machine,
+        values,
+        last_id: 0,
+        under_way: HashMap::new(),
+    };
     let played = play(&mut stage);
     if let Err(trouble) = &played {
         say(&format!("stopped: {trouble}"));
-        stage.machine.stop_as(trouble.stop_as(), &trouble.to_string());
+        stage
+            .machine
+            .stop_as(trouble.stop_as(), &trouble.to_string());
         tracer.emit(|| trouble.fact(stage.last_id));
     }
     stage.context.finish();
@@ -108,7 +139,11 @@ fn perform(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, tracer: 
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {
     let scenario = stage.scenario;
-    let steps: Vec<_> = scenario.steps.iter().filter(|step| step.host.is_none()).collect();
+    let steps: Vec<_> = scenario
+        .steps
+        .iter()
+        .filter(|step| step.host.is_none())
+        .collect();
     say("booting the guest");
     stage.greet(1)?;
     for (index, step) in steps.iter().enumerate() {
@@ -126,7 +161,8 @@ fn look(order: &Order, dir: &RunDir, scenario: &Scenario, context: &Context) {
         say("looking at the disks from the host");
         let facts = host_checks::check(check, &order.scratch, &dir.file("events.jsonl"));
         let facts = facts.unwrap_or_else(|error| {
-            let value = serde_json::json!({ "step": 0, "wanted": "a look at the disks", "got": error });
+            let value =
+                serde_json::json!({ "step": 0, "wanted": "a look at the disks", "got": error });
             vec![("step-failed".to_owned(), value)]
         });
         for (key, value) in facts {
@@ -140,7 +176,10 @@ fn plan(scenario: &Scenario, seed: u64, values: &Values) -> anyhow::Result<Plan>
         let filled: Value = fill(rule, values)?;
         Ok(filled.try_into()?)
     });
-    Ok(Plan { seed, rules: rules.collect::<anyhow::Result<_>>()? })
+    Ok(Plan {
+        seed,
+        rules: rules.collect::<anyhow::Result<_>>()?,
+    })
 }
 
 fn garbage(scratch: &Path) -> anyhow::Result<PathBuf> {
@@ -171,7 +210,10 @@ mod tests {
         values.set("sectors.a:/data", Value::Table(span));
         let plan = plan(&scenario, 9, &values).unwrap();
         assert_eq!(plan.seed, 9);
-        assert_eq!(plan.rules[0].sectors.map(|span| (span.from, span.to)), Some((80, 88)));
+        assert_eq!(
+            plan.rules[0].sectors.map(|span| (span.from, span.to)),
+            Some((80, 88))
+        );
     }
 
     #[test]
@@ -179,7 +221,12 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let text = "name = 'x'\nsummary = 'y'\nvm.format = 'garbage'\n[expect.default]\nverdict = 'setup-error'\n";
         let scenario = crate::scenario::parse(text, Path::new("x.toml")).unwrap();
-        let dir = RunDir::create(&tmp.path().join("run"), &crate::rundir::RunInfo::default(), &scenario).unwrap();
+        let dir = RunDir::create(
+            &tmp.path().join("run"),
+            &crate::rundir::RunInfo::default(),
+            &scenario,
+        )
+        .unwrap();
         let order = Order {
             run_dir: dir.path().to_owned(),
             kernel: "none".into(),
@@ -188,6 +235,10 @@ mod tests {
         };
         run_one(&order).unwrap();
         let log = fs::read_to_string(dir.file("events.jsonl")).unwrap();
-        assert!(log.lines().any(|line| line.contains("machine-ended") && line.contains("\"failed\"")), "{log}");
+        assert!(
+            log.lines()
+                .any(|line| line.contains("machine-ended") && line.contains("\"failed\"")),
+            "{log}"
+        );
     }
 }

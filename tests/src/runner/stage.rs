@@ -10,6 +10,7 @@ use toml::Value;
 
 use super::await_event::{Ear, GaveUp, who_waits};
 use super::machine::Booted;
+use super::titles::{describe, title};
 use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
@@ -47,21 +48,39 @@ pub(super) struct Sent {
 impl Stage<'_> {
     /// Waits for the agent of boot number `boot` (from 1) and finds the disks.
     pub(super) fn greet(&mut self, boot: usize) -> Result<(), Trouble> {
-        let heard = self.ear.until(BOOT_LIMIT, |witness| witness.hellos.get(boot - 1).cloned());
+        let heard = self
+            .ear
+            .until(BOOT_LIMIT, |witness| witness.hellos.get(boot - 1).cloned());
         let hello = heard.map_err(|why| match why {
             GaveUp::Ended => self.ended_while("the guest booted"),
             GaveUp::Limit => {
                 let last = &self.ear.witness.last_console_line;
-                Trouble::Hang(format!("the guest did not boot within {} s; its console's last line: {last:?}", BOOT_LIMIT.as_secs()))
+                Trouble::Hang(format!(
+                    "the guest did not boot within {} s; its console's last line: {last:?}",
+                    BOOT_LIMIT.as_secs()
+                ))
             }
         })?;
         check_hello(&hello)?;
         for disk in &self.scenario.disks {
-            let sent = self.send(Act::FindDisk { serial: disk.id.clone() }, None, format!("find disk {}", disk.id), None, None)?;
-            let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else { continue };
+            let sent = self.send(
+                Act::FindDisk {
+                    serial: disk.id.clone(),
+                },
+                None,
+                format!("find disk {}", disk.id),
+                None,
+                None,
+            )?;
+            let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else {
+                continue;
+            };
             if let Some(pincushion_abi::Value::Text(path)) = found.get("path") {
                 self.values.set(format!("disk.{}", disk.id), path.clone());
-                self.values.set(format!("block.{}", disk.id), path.trim_start_matches("/dev/"));
+                self.values.set(
+                    format!("block.{}", disk.id),
+                    path.trim_start_matches("/dev/"),
+                );
             }
             if let Some(pincushion_abi::Value::Text(bus)) = found.get("bus") {
                 self.values.set(format!("bus.{}", disk.id), bus.clone());
@@ -81,7 +100,10 @@ impl Stage<'_> {
             self.context.gates().open(gate);
             Ok(())
         } else if let Some(name) = &step.join {
-            let sent = self.under_way.remove(name).ok_or_else(|| Trouble::Stuck(format!("`{name}` is not under way")))?;
+            let sent = self
+                .under_way
+                .remove(name)
+                .ok_or_else(|| Trouble::Stuck(format!("`{name}` is not under way")))?;
             self.conclude(&sent, limit)
         } else if step.reboot {
             self.reboot()
@@ -95,9 +117,18 @@ impl Stage<'_> {
     }
 
     fn guest(&mut self, step: &Step, table: &toml::Table, limit: Duration) -> Result<(), Trouble> {
-        let filled = fill(&Value::Table(table.clone()), &self.values).map_err(|missing| Trouble::Stuck(missing.to_string()))?;
-        let act: Act = filled.try_into().map_err(|error: toml::de::Error| Trouble::Stuck(error.message().to_owned()))?;
-        let sent = self.send(act, step.thread.clone(), title(step), step.name.clone(), step.expect.clone())?;
+        let filled = fill(&Value::Table(table.clone()), &self.values)
+            .map_err(|missing| Trouble::Stuck(missing.to_string()))?;
+        let act: Act = filled
+            .try_into()
+            .map_err(|error: toml::de::Error| Trouble::Stuck(error.message().to_owned()))?;
+        let sent = self.send(
+            act,
+            step.thread.clone(),
+            title(step),
+            step.name.clone(),
+            step.expect.clone(),
+        )?;
         if step.abandon {
             return Ok(());
         }
@@ -121,13 +152,27 @@ impl Stage<'_> {
         self.last_id += 1;
         let id = self.last_id;
         let text = serde_json::to_string(&act).expect("a step has string keys only");
-        let kind = EventKind::StepSent { step: id, thread: thread.clone(), name: title.clone(), text };
+        let kind = EventKind::StepSent {
+            step: id,
+            thread: thread.clone(),
+            name: title.clone(),
+            text,
+        };
         self.context.tracer().emit(|| kind);
         if let Some(name) = &name {
             self.values.set(format!("{name}.id"), i64::from(id));
         }
-        let sent = Sent { id, title, name, expect };
-        if self.machine.send(&guest::line(&Request { id, thread, step: act })) {
+        let sent = Sent {
+            id,
+            title,
+            name,
+            expect,
+        };
+        if self.machine.send(&guest::line(&Request {
+            id,
+            thread,
+            step: act,
+        })) {
             Ok(sent)
         } else {
             self.ear.catch_up();
@@ -143,42 +188,70 @@ impl Stage<'_> {
         }
         match unmet(sent.expect.as_ref(), &outcome) {
             None => Ok(()),
-            Some((wanted, got)) => Err(Trouble::Unmet { step: sent.id, title: sent.title.clone(), wanted, got }),
+            Some((wanted, got)) => Err(Trouble::Unmet {
+                step: sent.id,
+                title: sent.title.clone(),
+                wanted,
+                got,
+            }),
         }
     }
 
     fn answer(&mut self, sent: &Sent, limit: Duration) -> Result<Outcome, Trouble> {
-        let heard = self.ear.until(limit, |witness| witness.outcome(sent.id).cloned());
+        let heard = self
+            .ear
+            .until(limit, |witness| witness.outcome(sent.id).cloned());
         heard.map_err(|why| match why {
             GaveUp::Ended => self.ended_while(&sent.title),
             GaveUp::Limit => {
-                let state = if self.ear.witness.is_inside(sent.id) { "did not end" } else { "did not begin" };
+                let state = if self.ear.witness.is_inside(sent.id) {
+                    "did not end"
+                } else {
+                    "did not begin"
+                };
                 let waits = who_waits(&self.context);
-                Trouble::Hang(format!("step {} ({}) {state} within {} s{waits}", sent.id, sent.title, limit.as_secs()))
+                Trouble::Hang(format!(
+                    "step {} ({}) {state} within {} s{waits}",
+                    sent.id,
+                    sent.title,
+                    limit.as_secs()
+                ))
             }
         })
     }
 
     fn wait_for(&mut self, awaited: &Await, limit: Duration) -> Result<(), Trouble> {
         let what = describe(awaited);
-        self.ear.until(limit, |witness| witness.take(awaited).then_some(())).map_err(|why| match why {
-            GaveUp::Ended => self.ended_while(&format!("the scenario waited until {what}")),
-            GaveUp::Limit => {
-                let seen = self.ear.witness.seen(awaited);
-                let waits = who_waits(&self.context);
-                let text = format!("waited {} s until {what}: it happened {seen} times of {}{waits}", limit.as_secs(), awaited.count);
-                match awaited.event {
-                    Awaited::MachineEnded => Trouble::Hang(text),
-                    _ => Trouble::Stuck(text),
+        self.ear
+            .until(limit, |witness| witness.take(awaited).then_some(()))
+            .map_err(|why| match why {
+                GaveUp::Ended => self.ended_while(&format!("the scenario waited until {what}")),
+                GaveUp::Limit => {
+                    let seen = self.ear.witness.seen(awaited);
+                    let waits = who_waits(&self.context);
+                    let text = format!(
+                        "waited {} s until {what}: it happened {seen} times of {}{waits}",
+                        limit.as_secs(),
+                        awaited.count
+                    );
+                    match awaited.event {
+                        Awaited::MachineEnded => Trouble::Hang(text),
+                        _ => Trouble::Stuck(text),
+                    }
                 }
-            }
-        })
+            })
     }
 
     fn reboot(&mut self) -> Result<(), Trouble> {
         let boots = self.ear.witness.hellos.len();
         self.machine.allow_reboot();
-        self.send(Act::Reboot {}, Some("reboot".into()), "reboot".into(), None, None)?;
+        self.send(
+            Act::Reboot {},
+            Some("reboot".into()),
+            "reboot".into(),
+            None,
+            None,
+        )?;
         self.greet(boots + 1)
     }
 
@@ -195,22 +268,36 @@ impl Stage<'_> {
             Ok(_) | Err(GaveUp::Ended) => Err(self.ended_while(&sent.title)),
             Err(GaveUp::Limit) => {
                 let waits = who_waits(&self.context);
-                Err(Trouble::Hang(format!("the guest did not power off within {} s{waits}", STEP_LIMIT.as_secs())))
+                Err(Trouble::Hang(format!(
+                    "the guest did not power off within {} s{waits}",
+                    STEP_LIMIT.as_secs()
+                )))
             }
         }
     }
 
     fn tell(&mut self, fact: &Fact) -> Result<(), Trouble> {
-        let filled = fill(&fact.value, &self.values).map_err(|missing| Trouble::Stuck(missing.to_string()))?;
-        let value = serde_json::to_value(filled).map_err(|error| Trouble::Stuck(error.to_string()))?;
-        self.context.tracer().emit(|| EventKind::Fact { key: fact.key.clone(), value });
+        let filled = fill(&fact.value, &self.values)
+            .map_err(|missing| Trouble::Stuck(missing.to_string()))?;
+        let value =
+            serde_json::to_value(filled).map_err(|error| Trouble::Stuck(error.to_string()))?;
+        self.context.tracer().emit(|| EventKind::Fact {
+            key: fact.key.clone(),
+            value,
+        });
         Ok(())
     }
 
     fn ended_while(&self, doing: &str) -> Trouble {
         let ended = self.ear.witness.ended.as_ref();
-        let how = ended.map_or_else(|| "it is gone".to_owned(), |ended| format!("{}: {}", ended.how, ended.detail));
-        Trouble::Ended { doing: doing.to_owned(), how }
+        let how = ended.map_or_else(
+            || "it is gone".to_owned(),
+            |ended| format!("{}: {}", ended.how, ended.detail),
+        );
+        Trouble::Ended {
+            doing: doing.to_owned(),
+            how,
+        }
     }
 }
 
@@ -218,80 +305,22 @@ fn check_hello(hello: &Hello) -> Result<(), Trouble> {
     log::info!("the guest runs {}", hello.release);
     if hello.version != pincushion_abi::VERSION {
         let (theirs, ours) = (hello.version, pincushion_abi::VERSION);
-        return Err(Trouble::Setup(format!("the agent speaks version {theirs}, this program {ours}: build the guest image again")));
+        return Err(Trouble::Setup(format!(
+            "the agent speaks version {theirs}, this program {ours}: build the guest image again"
+        )));
     }
     if !hello.module_errors.is_empty() {
-        return Err(Trouble::Setup(format!("modules could not be loaded: {}", hello.module_errors.join("; "))));
+        return Err(Trouble::Setup(format!(
+            "modules could not be loaded: {}",
+            hello.module_errors.join("; ")
+        )));
     }
     Ok(())
-}
-
-/// What a reader of the progress sees.
-pub(super) fn title(step: &Step) -> String {
-    if let Some(say) = &step.say {
-        return say.clone();
-    }
-    let word = |table: &toml::Table| table.get("op").and_then(Value::as_str).unwrap_or("step").replace('-', " ");
-    if let Some(table) = &step.guest {
-        return step.name.as_ref().map_or_else(|| word(table), |name| format!("{} ({name})", word(table)));
-    }
-    if let Some(awaited) = &step.r#await {
-        return format!("wait until {}", describe(awaited));
-    }
-    if let Some(gate) = &step.gate {
-        return format!("open gate `{gate}`");
-    }
-    if let Some(name) = &step.join {
-        return format!("wait for `{name}`");
-    }
-    if let Some(fact) = &step.fact {
-        return format!("note: {}", fact.key);
-    }
-    if step.reboot {
-        return "reboot".into();
-    }
-    if step.power_off { "power off".into() } else { "look at the disks from the host".into() }
-}
-
-/// What is awaited, to stand behind "until".
-fn describe(awaited: &Await) -> String {
-    let spelled = |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let event = spelled(serde_json::to_value(awaited.event));
-    if let Some(rule) = &awaited.rule {
-        return format!("rule `{rule}` acted");
-    }
-    let operation = awaited.operation.map_or("request".into(), |operation| spelled(serde_json::to_value(operation)));
-    match (awaited.event, &awaited.device) {
-        (Awaited::MachineEnded, _) => "the machine has ended".into(),
-        (Awaited::DeviceReset, Some(device)) => format!("disk {device} is reset"),
-        (Awaited::DeviceReset, None) => "a disk is reset".into(),
-        (_, Some(device)) => format!("a {operation} of disk {device} is {event}"),
-        (_, None) => format!("a {operation} is {event}"),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn step(toml: &str) -> Step {
-        toml::from_str(toml).unwrap()
-    }
-
-    #[test]
-    fn a_step_has_a_title_in_words() {
-        for (toml, expected) in [
-            ("say = 'go'\ngate = 'g'", "go"),
-            ("gate = 'read'", "open gate `read`"),
-            ("guest = { op = 'drop-caches' }", "drop caches"),
-            ("name = 'durable'\nguest = { op = 'fsync', file = 'f' }", "fsync (durable)"),
-            ("await = { event = 'parked', device = 'b', operation = 'read' }", "wait until a read of disk b is parked"),
-            ("await = { event = 'rule', rule = 'hold' }", "wait until rule `hold` acted"),
-            ("await = { event = 'machine-ended' }", "wait until the machine has ended"),
-        ] {
-            assert_eq!(title(&step(toml)), expected);
-        }
-    }
 
     #[test]
     fn an_agent_of_another_version_or_without_its_modules_is_refused() {

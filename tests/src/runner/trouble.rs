@@ -7,7 +7,12 @@ use serde_json::json;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// A step came out otherwise than the scenario needs.
-    Unmet { step: u32, title: String, wanted: String, got: String },
+    Unmet {
+        step: u32,
+        title: String,
+        wanted: String,
+        got: String,
+    },
     /// A step or the guest did not end within its limit.
     Hang(String),
     /// The scenario cannot go on: what it waits for did not happen, or a value is missing.
@@ -31,18 +36,37 @@ impl Trouble {
     /// What the log says about it, `last_step` being the agent's.
     pub(super) fn fact(&self, last_step: u32) -> EventKind {
         let (step, wanted, got) = match self {
-            Self::Unmet { step, title, wanted, got } => (*step, format!("{title}: {wanted}"), got.clone()),
-            Self::Ended { doing, how } => (last_step, doing.clone(), format!("the machine ended ({how})")),
-            Self::Hang(text) | Self::Stuck(text) | Self::Setup(text) => (last_step, "that it goes on".to_owned(), text.clone()),
+            Self::Unmet {
+                step,
+                title,
+                wanted,
+                got,
+            } => (*step, format!("{title}: {wanted}"), got.clone()),
+            Self::Ended { doing, how } => (
+                last_step,
+                doing.clone(),
+                format!("the machine ended ({how})"),
+            ),
+            Self::Hang(text) | Self::Stuck(text) | Self::Setup(text) => {
+                (last_step, "that it goes on".to_owned(), text.clone())
+            }
         };
-        EventKind::Fact { key: "step-failed".into(), value: json!({ "step": step, "wanted": wanted, "got": got }) }
+        EventKind::Fact {
+            key: "step-failed".into(),
+            value: json!({ "step": step, "wanted": wanted, "got": got }),
+        }
     }
 }
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unmet { step, title, wanted, got } => write!(f, "step {step} ({title}): wanted {wanted}, got {got}"),
+            Self::Unmet {
+                step,
+                title,
+                wanted,
+                got,
+            } => write!(f, "step {step} ({title}): wanted {wanted}, got {got}"),
             Self::Ended { doing, how } => write!(f, "the machine ended ({how}) while: {doing}"),
             Self::Hang(text) | Self::Stuck(text) | Self::Setup(text) => write!(f, "{text}"),
         }

@@ -21,14 +21,20 @@ impl VolatileDisk {
     /// Reads the image at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let image = File::options().write(true).open(path)?;
-        Ok(Self { memory: MemoryDisk::from_bytes(fs::read(path)?), image, dirty: Vec::new() })
+        Ok(Self {
+            memory: MemoryDisk::from_bytes(fs::read(path)?),
+            image,
+            dirty: Vec::new(),
+        })
     }
 
     fn write_dirty(&mut self) -> io::Result<()> {
         for (offset, len) in self.dirty.drain(..) {
             let part = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
-            let bytes = part.and_then(|(offset, len)| self.memory.bytes().get(offset..)?.get(..len));
-            self.image.write_all_at(bytes.ok_or(io::ErrorKind::UnexpectedEof)?, offset)?;
+            let bytes =
+                part.and_then(|(offset, len)| self.memory.bytes().get(offset..)?.get(..len));
+            self.image
+                .write_all_at(bytes.ok_or(io::ErrorKind::UnexpectedEof)?, offset)?;
         }
         Ok(())
     }
@@ -41,11 +47,19 @@ impl Disk for VolatileDisk {
 
     fn submit(&mut self, transfer: Transfer) -> Submitted {
         let (work, offset, len) = (transfer.work, transfer.offset, transfer.len);
-        let flushed = if work == Work::Flush { self.write_dirty() } else { Ok(()) };
+        let flushed = if work == Work::Flush {
+            self.write_dirty()
+        } else {
+            Ok(())
+        };
         let mut submitted = self.memory.submit(transfer);
         if let Submitted::Done(completion) = &mut submitted {
             match work {
-                Work::Write | Work::WriteZeroes { .. } | Work::Discard if completion.result.is_ok() => self.dirty.push((offset, len)),
+                Work::Write | Work::WriteZeroes { .. } | Work::Discard
+                    if completion.result.is_ok() =>
+                {
+                    self.dirty.push((offset, len))
+                }
                 Work::Write | Work::WriteZeroes { .. } | Work::Discard | Work::Read => {}
                 Work::Flush => completion.result = flushed,
             }
@@ -61,8 +75,18 @@ mod tests {
     use super::*;
 
     fn submit(disk: &mut VolatileDisk, work: Work, offset: u64, buffers: Buffers) {
-        let len = if matches!(buffers, Buffers::Owned(_)) { 512 } else { 0 };
-        match disk.submit(Transfer { token: 0, work, offset, len, buffers }) {
+        let len = if matches!(buffers, Buffers::Owned(_)) {
+            512
+        } else {
+            0
+        };
+        match disk.submit(Transfer {
+            token: 0,
+            work,
+            offset,
+            len,
+            buffers,
+        }) {
             Submitted::Done(completion) => completion.result.unwrap(),
             Submitted::Pending => panic!("memory is done at once"),
         }

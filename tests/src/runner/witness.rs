@@ -52,7 +52,9 @@ impl Witness {
     pub(super) fn note(&mut self, event: &Event) {
         let of = |awaited, request: &RequestId| (awaited, request.clone(), None);
         let sighting = match &event.kind {
-            EventKind::Fetched { request, operation, .. } => {
+            EventKind::Fetched {
+                request, operation, ..
+            } => {
                 self.operations.insert(request.clone(), *operation);
                 of(Awaited::Fetched, request)
             }
@@ -61,13 +63,18 @@ impl Witness {
             EventKind::Executed { request, .. } => of(Awaited::Executed, request),
             EventKind::Used { request, .. } => of(Awaited::Used, request),
             EventKind::PlantedFault { request, .. } => of(Awaited::Planted, request),
-            EventKind::FaultApplied { request, rule, .. } => (Awaited::Rule, request.clone(), Some(rule.clone())),
+            EventKind::FaultApplied { request, rule, .. } => {
+                (Awaited::Rule, request.clone(), Some(rule.clone()))
+            }
             EventKind::DeviceReset { device, .. } => {
                 self.see(Awaited::DeviceReset, Some(device.clone()), None, None);
                 return;
             }
             EventKind::MachineEnded { how, detail } => {
-                self.ended = Some(Ended { how: how.clone(), detail: detail.clone() });
+                self.ended = Some(Ended {
+                    how: how.clone(),
+                    detail: detail.clone(),
+                });
                 self.see(Awaited::MachineEnded, None, None, None);
                 return;
             }
@@ -87,21 +94,50 @@ impl Witness {
         self.see(awaited, Some(request.device), operation, rule);
     }
 
-    fn see(&mut self, event: Awaited, device: Option<String>, operation: Option<Operation>, rule: Option<String>) {
-        self.sightings.push(Sighting { event, device, operation, rule, taken: false });
+    fn see(
+        &mut self,
+        event: Awaited,
+        device: Option<String>,
+        operation: Option<Operation>,
+        rule: Option<String>,
+    ) {
+        self.sightings.push(Sighting {
+            event,
+            device,
+            operation,
+            rule,
+            taken: false,
+        });
     }
 
     fn hear(&mut self, text: &str) {
         match serde_json::from_str::<Report>(text) {
-            Ok(Report::Hello { version, release, module_errors }) => self.hellos.push(Hello { version, release, module_errors }),
+            Ok(Report::Hello {
+                version,
+                release,
+                module_errors,
+            }) => self.hellos.push(Hello {
+                version,
+                release,
+                module_errors,
+            }),
             Ok(Report::Done { id, outcome, .. }) => {
                 self.outcomes.insert(id, outcome);
             }
-            Ok(Report::Refused { id: Some(id), reason }) => {
-                let fault = pincushion_abi::Fault { call: "agent".into(), errno: 0, name: reason };
+            Ok(Report::Refused {
+                id: Some(id),
+                reason,
+            }) => {
+                let fault = pincushion_abi::Fault {
+                    call: "agent".into(),
+                    errno: 0,
+                    name: reason,
+                };
                 self.outcomes.insert(id, Outcome::Failed(fault));
             }
-            Ok(Report::Refused { id: None, reason }) => log::warn!("the agent refused a line: {reason}"),
+            Ok(Report::Refused { id: None, reason }) => {
+                log::warn!("the agent refused a line: {reason}")
+            }
             Ok(Report::Note { text }) => log::info!("agent: {text}"),
             Err(error) => log::warn!("the agent's report makes no sense ({error}): {text}"),
         }
@@ -134,7 +170,10 @@ impl Witness {
 
     /// How many sightings fit that nobody has taken.
     pub(super) fn seen(&self, awaited: &Await) -> usize {
-        self.sightings.iter().filter(|sighting| sighting.fits(awaited)).count()
+        self.sightings
+            .iter()
+            .filter(|sighting| sighting.fits(awaited))
+            .count()
     }
 }
 
@@ -155,11 +194,19 @@ mod tests {
     use super::*;
 
     fn request(device: &str) -> RequestId {
-        RequestId { device: device.into(), queue: 0, ordinal: 0 }
+        RequestId {
+            device: device.into(),
+            queue: 0,
+            ordinal: 0,
+        }
     }
 
     fn note(witness: &mut Witness, kind: EventKind) {
-        witness.note(&Event { seq: Seq(1), time_ns: 0, kind });
+        witness.note(&Event {
+            seq: Seq(1),
+            time_ns: 0,
+            kind,
+        });
     }
 
     fn parked_read(witness: &mut Witness) {
@@ -173,11 +220,24 @@ mod tests {
             ranges: vec![],
         };
         note(witness, fetched);
-        note(witness, EventKind::Parked { request: request("b"), point: Point::Fetched, until: Until::Gate("g".into()) });
+        note(
+            witness,
+            EventKind::Parked {
+                request: request("b"),
+                point: Point::Fetched,
+                until: Until::Gate("g".into()),
+            },
+        );
     }
 
     fn parked(device: &str, operation: Operation) -> Await {
-        Await { event: Awaited::Parked, device: Some(device.into()), operation: Some(operation), rule: None, count: 1 }
+        Await {
+            event: Awaited::Parked,
+            device: Some(device.into()),
+            operation: Some(operation),
+            rule: None,
+            count: 1,
+        }
     }
 
     #[test]
@@ -195,7 +255,10 @@ mod tests {
     #[test]
     fn a_count_is_taken_whole_or_not_at_all() {
         let mut witness = Witness::default();
-        let two = Await { count: 2, ..parked("b", Operation::Read) };
+        let two = Await {
+            count: 2,
+            ..parked("b", Operation::Read)
+        };
         parked_read(&mut witness);
         assert!(!witness.take(&two));
         parked_read(&mut witness);
@@ -208,7 +271,12 @@ mod tests {
         let mut witness = Witness::default();
         note(&mut witness, EventKind::StepBegan { step: 4 });
         assert!(witness.is_inside(4));
-        note(&mut witness, EventKind::AgentReport { text: r#"{"report":"refused","id":4,"reason":"no"}"#.into() });
+        note(
+            &mut witness,
+            EventKind::AgentReport {
+                text: r#"{"report":"refused","id":4,"reason":"no"}"#.into(),
+            },
+        );
         assert!(matches!(witness.outcome(4), Some(Outcome::Failed(fault)) if fault.name == "no"));
         assert!(!witness.is_inside(4));
     }

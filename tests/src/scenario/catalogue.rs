@@ -17,7 +17,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "ext4-fsync-remount" "writeback-while-held-sync" "writeback-while-held-libaio" "writeback-while-held-uring"
     "dma-under-writeback" "dma-under-writeback-late" "dma-under-writeback-stable" "read-into-page-under-writeback" "read-into-page-under-writeback-stable"
     "cpu-store-under-writeback" "cpu-store-under-writeback-stable" "no-overlap" "direct-write-source-changed-early" "direct-write-source-changed-late"
-    "read-error-while-held" "writeback-error-while-held" "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held"
+    "read-error-while-held" "writeback-error-while-held" "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held" "fork-while-read-held-foll-get"
     "reset-while-held" "reboot-while-held"
     "boot-1-cpu" "boot-2-cpu" "boot-4-cpu" "boot-bzimage"
     "honest-flush" "selftest-lying-flush" "selftest-touch-after-completion" "selftest-dropped-completion"
@@ -30,7 +30,10 @@ const PARTS: &[(&str, &str)] = files!("parts/": "file-page");
 
 /// The text of a part.
 pub(super) fn part(name: &str) -> Option<&'static str> {
-    PARTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    PARTS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
 }
 
 /// Names of all parts.
@@ -41,7 +44,10 @@ pub(super) fn part_names() -> impl Iterator<Item = &'static str> {
 /// The text of a scenario's file.
 #[must_use]
 pub fn text(name: &str) -> Option<&'static str> {
-    SCENARIOS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    SCENARIOS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
 }
 
 /// Names of all scenarios, in order.
@@ -54,7 +60,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// A file is wrong: a bug of ours, told like any other wrong file.
 pub fn all() -> Result<Vec<Scenario>, LoadError> {
-    SCENARIOS.iter().map(|(name, text)| parse(text, &path(name))).collect()
+    SCENARIOS
+        .iter()
+        .map(|(name, text)| parse(text, &path(name)))
+        .collect()
 }
 
 fn path(name: &str) -> PathBuf {
@@ -68,16 +77,30 @@ mod tests {
     use super::*;
 
     fn names_in(folder: &str) -> BTreeSet<String> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(folder);
-        let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        let toml = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-        toml.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("scenarios")
+            .join(folder);
+        let paths = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let toml = paths.filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        });
+        toml.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+            .collect()
     }
 
     #[test]
     fn every_file_of_the_directory_is_in_the_catalogue() {
-        assert_eq!(names().map(str::to_owned).collect::<BTreeSet<_>>(), names_in(""));
-        assert_eq!(part_names().map(str::to_owned).collect::<BTreeSet<_>>(), names_in("parts"));
+        assert_eq!(
+            names().map(str::to_owned).collect::<BTreeSet<_>>(),
+            names_in("")
+        );
+        assert_eq!(
+            part_names().map(str::to_owned).collect::<BTreeSet<_>>(),
+            names_in("parts")
+        );
     }
 
     #[test]
@@ -92,7 +115,11 @@ mod tests {
     fn every_scenario_says_what_it_expects_of_each_of_its_kernels() {
         for scenario in all().unwrap() {
             for kernel in &scenario.kernels {
-                assert!(super::super::expected_for(&scenario.expect, kernel).is_some(), "{} on {kernel}", scenario.name);
+                assert!(
+                    super::super::expected_for(&scenario.expect, kernel).is_some(),
+                    "{} on {kernel}",
+                    scenario.name
+                );
             }
         }
     }

@@ -15,17 +15,32 @@ type Problem = (Option<(&'static str, usize)>, String);
 /// Refuses what cannot be meant.
 pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
     let whole = |problem: String| (None, problem);
-    if scenario.name.is_empty() || !scenario.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        return Err(whole(format!("name = {:?}: use letters, digits and `-`", scenario.name)));
+    if scenario.name.is_empty()
+        || !scenario
+            .name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-')
+    {
+        return Err(whole(format!(
+            "name = {:?}: use letters, digits and `-`",
+            scenario.name
+        )));
     }
     if scenario.expect.is_empty() {
-        return Err(whole("no expectation: add [expect.default] with a verdict".into()));
+        return Err(whole(
+            "no expectation: add [expect.default] with a verdict".into(),
+        ));
     }
     if scenario.kernels.is_empty() {
-        return Err(whole("kernels is empty: leave it away for the newest, or name some".into()));
+        return Err(whole(
+            "kernels is empty: leave it away for the newest, or name some".into(),
+        ));
     }
     if !(1..=16).contains(&scenario.vm.cpus) {
-        return Err(whole(format!("vm.cpus = {}: use 1 to 16", scenario.vm.cpus)));
+        return Err(whole(format!(
+            "vm.cpus = {}: use 1 to 16",
+            scenario.vm.cpus
+        )));
     }
     size(&scenario.vm.memory).map_err(|problem| whole(format!("vm.memory: {problem}")))?;
     check_disks(scenario)?;
@@ -41,8 +56,16 @@ fn size(text: &str) -> Result<u64, String> {
 fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
     let mut names = BTreeSet::new();
     for (index, disk) in scenario.disks.iter().enumerate() {
-        let wrong = |problem: String| (Some(("disk", index)), format!("disk `{}`: {problem}", disk.id));
-        if disk.id.is_empty() || disk.id.len() > 20 || !disk.id.chars().all(|c| c.is_ascii_alphanumeric()) {
+        let wrong = |problem: String| {
+            (
+                Some(("disk", index)),
+                format!("disk `{}`: {problem}", disk.id),
+            )
+        };
+        if disk.id.is_empty()
+            || disk.id.len() > 20
+            || !disk.id.chars().all(|c| c.is_ascii_alphanumeric())
+        {
             return Err(wrong("the id must be 1 to 20 letters and digits".into()));
         }
         if !names.insert(&disk.id) {
@@ -50,12 +73,18 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
         }
         let bytes = size(&disk.size).map_err(|problem| wrong(format!("size: {problem}")))?;
         if bytes == 0 || bytes % 512 != 0 {
-            return Err(wrong(format!("size = {bytes} bytes: it must be a multiple of 512, and not 0")));
+            return Err(wrong(format!(
+                "size = {bytes} bytes: it must be a multiple of 512, and not 0"
+            )));
         }
         if disk.content != Content::Ext4 && !disk.files.is_empty() {
             return Err(wrong("only content = \"ext4\" holds files".into()));
         }
-        if let Some(file) = disk.files.iter().find(|file| !file.path.starts_with('/') || file.path.contains("..")) {
+        if let Some(file) = disk
+            .files
+            .iter()
+            .find(|file| !file.path.starts_with('/') || file.path.contains(".."))
+        {
             return Err(wrong(format!("{}: the path must be absolute", file.path)));
         }
     }
@@ -64,23 +93,39 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
 
 fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
     for (index, rule) in scenario.rules.iter().enumerate() {
-        let wrong = |problem: String| (Some(("rule", index)), format!("rule {}: {problem}", index + 1));
+        let wrong = |problem: String| {
+            (
+                Some(("rule", index)),
+                format!("rule {}: {problem}", index + 1),
+            )
+        };
         let (filled, names) = placeholders(rule);
         for name in &names {
-            let known = name.strip_prefix("sectors.").and_then(|rest| rest.split_once(':'));
+            let known = name
+                .strip_prefix("sectors.")
+                .and_then(|rest| rest.split_once(':'));
             let exists = known.is_some_and(|(id, path)| {
-                scenario.disks.iter().any(|disk| disk.id == id && disk.files.iter().any(|file| file.path == path))
+                scenario
+                    .disks
+                    .iter()
+                    .any(|disk| disk.id == id && disk.files.iter().any(|file| file.path == path))
             });
             if !exists {
-                return Err(wrong(format!("`${{{name}}}`: a rule may use only ${{sectors.DISK:/PATH}} of a file in `files`")));
+                return Err(wrong(format!(
+                    "`${{{name}}}`: a rule may use only ${{sectors.DISK:/PATH}} of a file in `files`"
+                )));
             }
         }
-        let rule: pincushion_devices::fault::Rule =
-            filled.try_into().map_err(|error: toml::de::Error| wrong(explain(error.message())))?;
+        let rule: pincushion_devices::fault::Rule = filled
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(explain(error.message())))?;
         for device in rule.device.iter().chain(&rule.shares_frame_with) {
             known_disk(scenario, device).map_err(wrong)?;
         }
-        let plan = Plan { seed: 0, rules: vec![rule] };
+        let plan = Plan {
+            seed: 0,
+            rules: vec![rule],
+        };
         plan.check().map_err(|error| wrong(error.to_string()))?;
     }
     Ok(())
@@ -91,7 +136,10 @@ fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
         return Ok(());
     }
     let near = nearest(id, scenario.disks.iter().map(|disk| disk.id.as_str()));
-    Err(format!("there is no disk `{id}`{}", near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))))
+    Err(format!(
+        "there is no disk `{id}`{}",
+        near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))
+    ))
 }
 
 fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
@@ -99,14 +147,21 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
     let is_whole = scenario.steps.iter().all(|step| step.include.is_none());
     let mut named = BTreeSet::new();
     for (index, step) in scenario.steps.iter().enumerate() {
-        let wrong = |problem: String| (Some(("step", index)), format!("step {}: {problem}", index + 1));
+        let wrong = |problem: String| {
+            (
+                Some(("step", index)),
+                format!("step {}: {problem}", index + 1),
+            )
+        };
         check_step(scenario, step).map_err(wrong)?;
         if is_whole {
             check_names(scenario, step, &named).map_err(wrong)?;
         }
         if let Some(name) = &step.name {
             if matches!(name.as_str(), "disk" | "bus" | "block" | "sectors") || name.contains('.') {
-                return Err(wrong(format!("`{name}` is taken for the machine's own values; choose another name")));
+                return Err(wrong(format!(
+                    "`{name}` is taken for the machine's own values; choose another name"
+                )));
             }
             if !named.insert(name.as_str()) {
                 return Err(wrong(format!("there are two steps of the name `{name}`")));
@@ -115,7 +170,12 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
     }
     if is_whole {
         for (index, step) in scenario.steps.iter().enumerate() {
-            check_joined(scenario, index, step).map_err(|problem| (Some(("step", index)), format!("step {}: {problem}", index + 1)))?;
+            check_joined(scenario, index, step).map_err(|problem| {
+                (
+                    Some(("step", index)),
+                    format!("step {}: {problem}", index + 1),
+                )
+            })?;
         }
     }
     Ok(())
@@ -150,7 +210,10 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     }
     match &step.host {
         Some(
-            HostCheck::Fsck { disk } | HostCheck::File { disk, .. } | HostCheck::Bytes { disk, .. } | HostCheck::Flushed { disk },
+            HostCheck::Fsck { disk }
+            | HostCheck::File { disk, .. }
+            | HostCheck::Bytes { disk, .. }
+            | HostCheck::Flushed { disk },
         ) => known_disk(scenario, disk),
         None => Ok(()),
     }
@@ -158,7 +221,12 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
 
 /// Names in `${...}` must have been given by an earlier step, or be a disk's.
 fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Result<(), String> {
-    let texts = step.guest.clone().map(Value::Table).into_iter().chain(step.fact.clone().map(|fact| fact.value));
+    let texts = step
+        .guest
+        .clone()
+        .map(Value::Table)
+        .into_iter()
+        .chain(step.fact.clone().map(|fact| fact.value));
     for name in texts.flat_map(|text| placeholders(&text).1) {
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {
@@ -174,8 +242,16 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
 /// A step in a thread of its own must be waited for, or its answer be given up openly.
 fn check_joined(scenario: &Scenario, index: usize, step: &Step) -> Result<(), String> {
     if let Some(name) = &step.join {
-        let sent = scenario.steps[..index].iter().any(|other| other.name.as_ref() == Some(name) && other.thread.is_some());
-        return if sent { Ok(()) } else { Err(format!("join: no earlier step with a thread is named `{name}`")) };
+        let sent = scenario.steps[..index]
+            .iter()
+            .any(|other| other.name.as_ref() == Some(name) && other.thread.is_some());
+        return if sent {
+            Ok(())
+        } else {
+            Err(format!(
+                "join: no earlier step with a thread is named `{name}`"
+            ))
+        };
     }
     if step.thread.is_none() || step.abandon {
         return Ok(());
@@ -183,8 +259,16 @@ fn check_joined(scenario: &Scenario, index: usize, step: &Step) -> Result<(), St
     let Some(name) = &step.name else {
         return Err("a step with a thread needs a name, so that a later step can join it".into());
     };
-    let joined = scenario.steps[index..].iter().any(|other| other.join.as_ref() == Some(name));
-    if joined { Ok(()) } else { Err(format!("nobody joins `{name}`: add a step `join = \"{name}\"`, or set abandon = true")) }
+    let joined = scenario.steps[index..]
+        .iter()
+        .any(|other| other.join.as_ref() == Some(name));
+    if joined {
+        Ok(())
+    } else {
+        Err(format!(
+            "nobody joins `{name}`: add a step `join = \"{name}\"`, or set abandon = true"
+        ))
+    }
 }
 
 impl Step {

@@ -17,8 +17,15 @@ pub enum Comparison {
 ///
 /// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`.
 #[must_use]
-pub fn expected_for<'a>(expect: &'a BTreeMap<String, Expectation>, kernel: &str) -> Option<&'a Expectation> {
-    let fits = |key: &str| kernel.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']));
+pub fn expected_for<'a>(
+    expect: &'a BTreeMap<String, Expectation>,
+    kernel: &str,
+) -> Option<&'a Expectation> {
+    let fits = |key: &str| {
+        kernel
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+    };
     expect
         .iter()
         .filter(|(key, _)| fits(key))
@@ -31,7 +38,12 @@ pub fn expected_for<'a>(expect: &'a BTreeMap<String, Expectation>, kernel: &str)
 #[must_use]
 pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
     if expected.verdict != seen.verdict {
-        return Comparison::Surprise(format!("expected {}, saw {}: {}", word(expected.verdict), word(seen.verdict), seen.reason));
+        return Comparison::Surprise(format!(
+            "expected {}, saw {}: {}",
+            word(expected.verdict),
+            word(seen.verdict),
+            seen.reason
+        ));
     }
     let found: BTreeSet<&str> = seen
         .findings
@@ -40,20 +52,33 @@ pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
         .map(|finding| finding.oracle.as_str())
         .collect();
     let wanted: BTreeSet<&str> = expected.oracles.iter().map(String::as_str).collect();
-    let list = |names: Vec<&&str>| names.iter().map(|name| **name).collect::<Vec<_>>().join(", ");
+    let list = |names: Vec<&&str>| {
+        names
+            .iter()
+            .map(|name| **name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let missing: Vec<_> = wanted.difference(&found).collect();
     let extra: Vec<_> = found.difference(&wanted).collect();
     match (missing.is_empty(), extra.is_empty()) {
         (true, true) => Comparison::AsExpected,
         (false, true) => Comparison::Surprise(format!("no finding of {}", list(missing))),
         (true, false) => Comparison::Surprise(format!("unexpected finding of {}", list(extra))),
-        (false, false) => Comparison::Surprise(format!("no finding of {}, and one of {}", list(missing), list(extra))),
+        (false, false) => Comparison::Surprise(format!(
+            "no finding of {}, and one of {}",
+            list(missing),
+            list(extra)
+        )),
     }
 }
 
 /// A verdict as files spell it.
 pub(crate) fn word(verdict: crate::verdict::Verdict) -> String {
-    serde_json::to_value(verdict).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(verdict)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -71,11 +96,19 @@ mod tests {
             evidence: vec![],
             frames: vec![],
         };
-        Judgement { verdict, reason: "because".into(), findings: oracles.iter().map(finding).collect(), counts: BTreeMap::new() }
+        Judgement {
+            verdict,
+            reason: "because".into(),
+            findings: oracles.iter().map(finding).collect(),
+            counts: BTreeMap::new(),
+        }
     }
 
     fn expected(verdict: Verdict, oracles: &[&str]) -> Expectation {
-        Expectation { verdict, oracles: oracles.iter().map(|name| (*name).into()).collect() }
+        Expectation {
+            verdict,
+            oracles: oracles.iter().map(|name| (*name).into()).collect(),
+        }
     }
 
     #[test]
@@ -85,18 +118,33 @@ mod tests {
         let found = seen(Verdict::Finding, &[("x", Certainty::Certain)]);
         assert_eq!(compare(&finding, &found), Comparison::AsExpected);
         assert!(matches!(compare(&pass, &found), Comparison::Surprise(_)));
-        assert!(matches!(compare(&finding, &seen(Verdict::Pass, &[])), Comparison::Surprise(_)));
+        assert!(matches!(
+            compare(&finding, &seen(Verdict::Pass, &[])),
+            Comparison::Surprise(_)
+        ));
     }
 
     #[test]
     fn the_oracles_must_be_just_those_and_possible_findings_do_not_count() {
         let finding = expected(Verdict::Finding, &["x"]);
-        let both = seen(Verdict::Finding, &[("x", Certainty::Certain), ("y", Certainty::Certain)]);
-        assert_eq!(compare(&finding, &both), Comparison::Surprise("unexpected finding of y".into()));
-        let possible = seen(Verdict::Finding, &[("x", Certainty::Certain), ("y", Certainty::Possible)]);
+        let both = seen(
+            Verdict::Finding,
+            &[("x", Certainty::Certain), ("y", Certainty::Certain)],
+        );
+        assert_eq!(
+            compare(&finding, &both),
+            Comparison::Surprise("unexpected finding of y".into())
+        );
+        let possible = seen(
+            Verdict::Finding,
+            &[("x", Certainty::Certain), ("y", Certainty::Possible)],
+        );
         assert_eq!(compare(&finding, &possible), Comparison::AsExpected);
         let other = seen(Verdict::Finding, &[("y", Certainty::Certain)]);
-        assert_eq!(compare(&finding, &other), Comparison::Surprise("no finding of x, and one of y".into()));
+        assert_eq!(
+            compare(&finding, &other),
+            Comparison::Surprise("no finding of x, and one of y".into())
+        );
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl Values {
             self.set(format!("{step}.{key}"), to_toml(value));
             if let (Found::Numbers(frames), "frames") = (value, key.as_str()) {
                 let numbers = frames.iter().map(|address| address / 4096).collect();
-                self.set(format!("{step}.frame-numbers"), to_toml(&Found::Numbers(numbers)));
+                self.set(
+                    format!("{step}.frame-numbers"),
+                    to_toml(&Found::Numbers(numbers)),
+                );
             }
         }
     }
@@ -42,7 +45,11 @@ impl Values {
             return Some(value.clone());
         }
         let (list, index) = name.rsplit_once('.')?;
-        self.0.get(list)?.as_array()?.get(index.parse::<usize>().ok()?).cloned()
+        self.0
+            .get(list)?
+            .as_array()?
+            .get(index.parse::<usize>().ok()?)
+            .cloned()
     }
 }
 
@@ -63,7 +70,9 @@ fn to_toml(value: &Found) -> Value {
 /// # Errors
 /// The first name that has no value.
 pub fn fill(value: &Value, values: &Values) -> Result<Value, Missing> {
-    replace(value, &|name| values.get(name).ok_or_else(|| Missing(name.to_owned())))
+    replace(value, &|name| {
+        values.get(name).ok_or_else(|| Missing(name.to_owned()))
+    })
 }
 
 /// `value` with something of the likely type in each place, and the names that it asked for: for checking a file before
@@ -75,7 +84,10 @@ pub fn placeholders(value: &Value) -> (Value, Vec<String>) {
         names.borrow_mut().push(name.to_owned());
         Ok(placeholder(name))
     });
-    (filled.expect("placeholders are never missing"), names.into_inner())
+    (
+        filled.expect("placeholders are never missing"),
+        names.into_inner(),
+    )
 }
 
 fn placeholder(name: &str) -> Value {
@@ -83,7 +95,12 @@ fn placeholder(name: &str) -> Value {
     let last = name.rsplit('.').next().unwrap_or_default();
     match (prefix, last) {
         ("disk" | "bus" | "block", _) => Value::String(format!("/{name}")),
-        ("sectors", _) => Value::Table([("from", 0), ("to", 8)].map(|(key, at)| (key.into(), Value::Integer(at))).into_iter().collect()),
+        ("sectors", _) => Value::Table(
+            [("from", 0), ("to", 8)]
+                .map(|(key, at)| (key.into(), Value::Integer(at)))
+                .into_iter()
+                .collect(),
+        ),
         (_, "frames" | "frame-numbers") => Value::Array(vec![Value::Integer(4096)]),
         (_, "equal" | "uniform") => Value::Boolean(true),
         (_, "hash" | "text" | "path") => Value::String("0".into()),
@@ -96,12 +113,21 @@ type Lookup<'a> = &'a dyn Fn(&str) -> Result<Value, Missing>;
 fn replace(value: &Value, lookup: Lookup<'_>) -> Result<Value, Missing> {
     Ok(match value {
         Value::String(text) => replace_in_text(text, lookup)?,
-        Value::Array(items) => Value::Array(items.iter().map(|item| replace(item, lookup)).collect::<Result<_, _>>()?),
+        Value::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| replace(item, lookup))
+                .collect::<Result<_, _>>()?,
+        ),
         Value::Table(table) => {
-            let fields = table.iter().map(|(key, value)| Ok((key.clone(), replace(value, lookup)?)));
+            let fields = table
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), replace(value, lookup)?)));
             Value::Table(fields.collect::<Result<_, _>>()?)
         }
-        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.clone(),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {
+            value.clone()
+        }
     })
 }
 
@@ -109,7 +135,9 @@ fn replace_in_text(text: &str, lookup: Lookup<'_>) -> Result<Value, Missing> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
-        let Some((name, behind)) = after.split_once('}') else { break };
+        let Some((name, behind)) = after.split_once('}') else {
+            break;
+        };
         let value = lookup(name)?;
         if before.is_empty() && behind.is_empty() && filled.is_empty() {
             return Ok(value);
@@ -151,24 +179,35 @@ mod tests {
         assert_eq!(table["a"], Value::Integer(0x5000));
         assert_eq!(table["b"], Value::String("at 12288 of /dev/vda".into()));
         assert_eq!(table["c"][0], Value::Boolean(false));
-        assert_eq!(table["d"], Value::Array(vec![Value::Integer(3), Value::Integer(5)]));
+        assert_eq!(
+            table["d"],
+            Value::Array(vec![Value::Integer(3), Value::Integer(5)])
+        );
     }
 
     #[test]
     fn a_name_without_value_is_refused_by_name() {
         for name in ["pages.frames", "page.frames.2", "page.frames.x", ""] {
-            assert_eq!(filled(&format!("a = '${{{name}}}'")).unwrap_err(), Missing(name.into()));
+            assert_eq!(
+                filled(&format!("a = '${{{name}}}'")).unwrap_err(),
+                Missing(name.into())
+            );
         }
     }
 
     #[test]
     fn an_unclosed_bracket_is_plain_text() {
-        assert_eq!(filled("a = 'x ${page'").unwrap()["a"], Value::String("x ${page".into()));
+        assert_eq!(
+            filled("a = 'x ${page'").unwrap()["a"],
+            Value::String("x ${page".into())
+        );
     }
 
     #[test]
     fn placeholders_name_all_that_was_asked_for() {
-        let table: toml::Table = "sectors = '${sectors.a:/data}'\nx = { y = 'to ${disk.a}' }".parse().unwrap();
+        let table: toml::Table = "sectors = '${sectors.a:/data}'\nx = { y = 'to ${disk.a}' }"
+            .parse()
+            .unwrap();
         let (filled, names) = placeholders(&Value::Table(table));
         assert_eq!(names, ["sectors.a:/data", "disk.a"]);
         assert_eq!(filled["sectors"]["to"], Value::Integer(8));

@@ -66,7 +66,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Scenario, LoadError> {
     // Once more with all parts in their places: names that they use must exist.
     match check(&scenario) {
         Ok(()) => Ok(scenario),
-        Err((_, problem)) => Err(LoadError::Meaning { place: path.display().to_string(), problem }),
+        Err((_, problem)) => Err(LoadError::Meaning {
+            place: path.display().to_string(),
+            problem,
+        }),
     }
 }
 
@@ -83,7 +86,10 @@ fn expand(steps: Vec<Step>, path: &Path, depth: u32) -> Result<Vec<Step>, LoadEr
         };
         if depth == MAX_DEPTH {
             let problem = format!("parts include each other more than {MAX_DEPTH} deep");
-            return Err(LoadError::Meaning { place: path.display().to_string(), problem });
+            return Err(LoadError::Meaning {
+                place: path.display().to_string(),
+                problem,
+            });
         }
         let (part_path, text) = read_part(name, path)?;
         let part: Part = from_toml(&text, &part_path)?;
@@ -93,9 +99,16 @@ fn expand(steps: Vec<Step>, path: &Path, depth: u32) -> Result<Vec<Step>, LoadEr
 }
 
 fn read_part(name: &str, path: &Path) -> Result<(PathBuf, String), LoadError> {
-    let beside = path.parent().unwrap_or(Path::new(".")).join("parts").join(format!("{name}.toml"));
+    let beside = path
+        .parent()
+        .unwrap_or(Path::new("."))
+        .join("parts")
+        .join(format!("{name}.toml"));
     if beside.is_file() {
-        let text = std::fs::read_to_string(&beside).map_err(|source| LoadError::Read { path: beside.clone(), source })?;
+        let text = std::fs::read_to_string(&beside).map_err(|source| LoadError::Read {
+            path: beside.clone(),
+            source,
+        })?;
         return Ok((beside, text));
     }
     if let Some(text) = catalogue::part(name) {
@@ -103,8 +116,14 @@ fn read_part(name: &str, path: &Path) -> Result<(PathBuf, String), LoadError> {
     }
     let near = pincushion_devices::toml_error::nearest(name, catalogue::part_names());
     let guess = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-    let problem = format!("there is no part `{name}`, neither {} nor built in{guess}", beside.display());
-    Err(LoadError::Meaning { place: path.display().to_string(), problem })
+    let problem = format!(
+        "there is no part `{name}`, neither {} nor built in{guess}",
+        beside.display()
+    );
+    Err(LoadError::Meaning {
+        place: path.display().to_string(),
+        problem,
+    })
 }
 
 /// Line, from 1, of the `index`-th element of the array of tables `table`.
@@ -136,7 +155,9 @@ mod tests {
     const HEAD: &str = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n[[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n";
 
     fn refused(rest: &str) -> String {
-        parse(&format!("{HEAD}{rest}"), Path::new("x.toml")).unwrap_err().to_string()
+        parse(&format!("{HEAD}{rest}"), Path::new("x.toml"))
+            .unwrap_err()
+            .to_string()
     }
 
     fn accepted(rest: &str) -> Scenario {
@@ -146,29 +167,47 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_line_and_its_neighbour() {
         let said = refused("[[step]]\ngates = 'read'\n");
-        assert!(said.starts_with("x.toml:10:1: unknown key `gates`; did you mean `gate`?"), "{said}");
+        assert!(
+            said.starts_with("x.toml:10:1: unknown key `gates`; did you mean `gate`?"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_step_that_does_nothing_or_two_things_is_refused_with_its_line() {
         let said = refused("[[step]]\ngate = 'g'\n[[step]]\nsay = 'hello'\n");
-        assert!(said.starts_with("x.toml:11: step 2: does nothing"), "{said}");
+        assert!(
+            said.starts_with("x.toml:11: step 2: does nothing"),
+            "{said}"
+        );
         let said = refused("[[step]]\ngate = 'g'\npower-off = true\n");
-        assert!(said.starts_with("x.toml:9: step 1: does two things (gate, power-off)"), "{said}");
+        assert!(
+            said.starts_with("x.toml:9: step 1: does two things (gate, power-off)"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_guest_step_is_checked_before_any_guest_runs() {
         let said = refused("[[step]]\nguest = { op = 'fsink', file = 'f' }\n");
-        assert!(said.contains("unknown value `fsink`; did you mean `fsync`?"), "{said}");
+        assert!(
+            said.contains("unknown value `fsink`; did you mean `fsync`?"),
+            "{said}"
+        );
         let said = refused("[[step]]\nguest = { op = 'fsync', flie = 'f' }\n");
-        assert!(said.contains("unknown key `flie`; did you mean `file`?"), "{said}");
+        assert!(
+            said.contains("unknown key `flie`; did you mean `file`?"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_rule_is_checked_as_the_device_will() {
         let said = refused("[[rule]]\ndevise = 'a'\nverify = true\n");
-        assert!(said.starts_with("x.toml:9: rule 1: ") && said.contains("did you mean `device`"), "{said}");
+        assert!(
+            said.starts_with("x.toml:9: rule 1: ") && said.contains("did you mean `device`"),
+            "{said}"
+        );
         let said = refused("[[rule]]\ndevice = 'b'\nverify = true\n");
         assert!(said.contains("there is no disk `b`"), "{said}");
         let said = refused("[[rule]]\ndevice = 'a'\n");
@@ -200,7 +239,11 @@ mod tests {
         std::fs::write(dir.path().join("parts/start.toml"), part).unwrap();
         let text = format!("{HEAD}[[step]]\ninclude = 'start'\n[[step]]\ngate = 'three'\n");
         let scenario = parse(&text, &dir.path().join("x.toml")).unwrap();
-        let gates: Vec<_> = scenario.steps.iter().map(|step| step.gate.as_deref()).collect();
+        let gates: Vec<_> = scenario
+            .steps
+            .iter()
+            .map(|step| step.gate.as_deref())
+            .collect();
         assert_eq!(gates, [None, Some("two"), Some("three")]);
     }
 
@@ -211,7 +254,9 @@ mod tests {
 
     #[test]
     fn a_scenario_survives_being_written_and_read() {
-        let scenario = accepted("[[rule]]\ndevice = 'a'\nhold = { gate = 'g' }\n[[step]]\nguest = { op = 'sync' }\nexpect = { errno = 'EIO' }\n[[step]]\nawait = { event = 'parked', device = 'a' }\n");
+        let scenario = accepted(
+            "[[rule]]\ndevice = 'a'\nhold = { gate = 'g' }\n[[step]]\nguest = { op = 'sync' }\nexpect = { errno = 'EIO' }\n[[step]]\nawait = { event = 'parked', device = 'a' }\n",
+        );
         let text = toml::to_string(&scenario).unwrap();
         assert_eq!(parse(&text, Path::new("again.toml")).unwrap(), scenario);
     }

@@ -8,8 +8,8 @@ mod load;
 pub mod model;
 mod outcome;
 
-pub use expectation::{Comparison, compare, expected_for};
 pub(crate) use expectation::word as verdict_word;
+pub use expectation::{Comparison, compare, expected_for};
 pub use interpolate::{Missing, Values, fill, placeholders};
 pub use load::{LoadError, parse};
 pub use model::Scenario;

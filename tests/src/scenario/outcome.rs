@@ -47,11 +47,18 @@ mod tests {
     use super::*;
 
     fn ok() -> Outcome {
-        Outcome::Ok(BTreeMap::from([("equal".into(), Value::Bool(true)), ("frames".into(), Value::Numbers(vec![7, 9]))]))
+        Outcome::Ok(BTreeMap::from([
+            ("equal".into(), Value::Bool(true)),
+            ("frames".into(), Value::Numbers(vec![7, 9])),
+        ]))
     }
 
     fn failed() -> Outcome {
-        Outcome::Failed(Fault { call: "fsync".into(), errno: 5, name: "EIO".into() })
+        Outcome::Failed(Fault {
+            call: "fsync".into(),
+            errno: 5,
+            name: "EIO".into(),
+        })
     }
 
     fn values(toml: &str) -> Expect {
@@ -61,7 +68,10 @@ mod tests {
     #[test]
     fn without_a_wish_success_is_wanted() {
         assert_eq!(unmet(None, &ok()), None);
-        assert_eq!(unmet(None, &failed()), Some(("success".into(), "EIO (fsync)".into())));
+        assert_eq!(
+            unmet(None, &failed()),
+            Some(("success".into(), "EIO (fsync)".into()))
+        );
     }
 
     #[test]
@@ -77,7 +87,10 @@ mod tests {
         assert_eq!(unmet(Some(&values("equal = true")), &ok()), None);
         assert_eq!(unmet(Some(&values("\"frames.1\" = 9")), &ok()), None);
         let different = unmet(Some(&values("equal = false")), &ok());
-        assert_eq!(different, Some(("equal = false".into(), "equal = true".into())));
+        assert_eq!(
+            different,
+            Some(("equal = false".into(), "equal = true".into()))
+        );
         assert!(unmet(Some(&values("hash = 'x'")), &ok()).is_some());
         assert!(unmet(Some(&values("equal = true")), &failed()).is_some());
     }

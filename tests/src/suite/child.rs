@@ -20,7 +20,11 @@ pub(super) enum ChildEnd {
 }
 
 /// Runs a child; every line that it prints, on either stream, goes to `each_line`.
-pub(super) fn run(mut command: Command, limit: Duration, each_line: &mut dyn FnMut(&str)) -> ChildEnd {
+pub(super) fn run(
+    mut command: Command,
+    limit: Duration,
+    each_line: &mut dyn FnMut(&str),
+) -> ChildEnd {
     let not_started = |error: std::io::Error| ChildEnd::NotStarted(error.to_string());
     let (reader, writer) = match std::io::pipe() {
         Ok(pipe) => pipe,
@@ -42,7 +46,11 @@ pub(super) fn run(mut command: Command, limit: Duration, each_line: &mut dyn FnM
     let deadline = Instant::now() + limit;
     let mut is_late = false;
     loop {
-        let patience = if is_late { Duration::from_secs(10) } else { deadline.saturating_duration_since(Instant::now()) };
+        let patience = if is_late {
+            Duration::from_secs(10)
+        } else {
+            deadline.saturating_duration_since(Instant::now())
+        };
         match lines.recv_timeout(patience) {
             Ok(line) => each_line(&line),
             Err(RecvTimeoutError::Disconnected) => break,
@@ -71,7 +79,10 @@ pub(super) fn run(mut command: Command, limit: Duration, each_line: &mut dyn FnM
 fn listen(reader: impl Read, pass_on: &dyn Fn(String) -> bool) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+    while reader
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|read| read > 0)
+    {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if !pass_on(text) {
             return;
@@ -89,7 +100,10 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// Gives each line, without its end, to `each_line`.
     pub(super) fn new(each_line: &'a mut dyn FnMut(&str)) -> Self {
-        Self { rest: Vec::new(), each_line }
+        Self {
+            rest: Vec::new(),
+            each_line,
+        }
     }
 }
 
@@ -130,8 +144,17 @@ mod tests {
 
     #[test]
     fn both_streams_are_heard_line_by_line() {
-        let (end, lines) = shell("echo one; echo two >&2; printf three", Duration::from_secs(60));
-        assert_eq!((end, lines), (ChildEnd::Done, vec!["one".to_owned(), "two".into(), "three".into()]));
+        let (end, lines) = shell(
+            "echo one; echo two >&2; printf three",
+            Duration::from_secs(60),
+        );
+        assert_eq!(
+            (end, lines),
+            (
+                ChildEnd::Done,
+                vec!["one".to_owned(), "two".into(), "three".into()]
+            )
+        );
     }
 
     #[test]
@@ -142,14 +165,21 @@ mod tests {
 
     #[test]
     fn a_child_that_hangs_is_killed() {
-        let (end, lines) = shell("echo here; exec cat /dev/zero > /dev/null", Duration::from_millis(100));
+        let (end, lines) = shell(
+            "echo here; exec cat /dev/zero > /dev/null",
+            Duration::from_millis(100),
+        );
         assert_eq!(end, ChildEnd::LimitReached);
         assert_eq!(lines, ["here"]);
     }
 
     #[test]
     fn a_program_that_is_missing_is_told() {
-        let end = run(Command::new("/no/such/program"), Duration::from_secs(1), &mut |_| ());
+        let end = run(
+            Command::new("/no/such/program"),
+            Duration::from_secs(1),
+            &mut |_| (),
+        );
         assert!(matches!(end, ChildEnd::NotStarted(_)));
     }
 

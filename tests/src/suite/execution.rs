@@ -73,7 +73,9 @@ impl Suite {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(item) = items.get(index) else { return };
                         let summary = self.run(item, progress);
-                        done.lock().expect("nobody panics with it").push((index, summary));
+                        done.lock()
+                            .expect("nobody panics with it")
+                            .push((index, summary));
                     }
                 });
             }
@@ -102,7 +104,10 @@ impl Suite {
         let path = self.dir.join(&id);
         let judgement = self.produce(item, &id, &path, &mut info, progress);
         let expectation = expected_for(&item.scenario.expect, &item.kernel).cloned();
-        let expectation = expectation.unwrap_or(Expectation { verdict: Verdict::Pass, oracles: Vec::new() });
+        let expectation = expectation.unwrap_or(Expectation {
+            verdict: Verdict::Pass,
+            oracles: Vec::new(),
+        });
         let comparison = compare(&expectation, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
@@ -125,7 +130,14 @@ impl Suite {
     }
 
     /// The run itself: evidence first, then the judgement from it.
-    fn produce(&self, item: &Item, id: &str, path: &Path, info: &mut RunInfo, progress: &dyn Progress) -> Judgement {
+    fn produce(
+        &self,
+        item: &Item,
+        id: &str,
+        path: &Path,
+        info: &mut RunInfo,
+        progress: &dyn Progress,
+    ) -> Judgement {
         let note = |text: &str| progress.note(text);
         let image = match self.images.get(&item.kernel, &self.programs, &note) {
             Ok(image) => image,
@@ -134,7 +146,9 @@ impl Suite {
         describe(info, &image);
         let kernel = match (item.scenario.vm.format, &image.bzimage) {
             (KernelFormat::Bzimage, Some(bzimage)) => bzimage,
-            (KernelFormat::Bzimage, None) => return setup_error(format!("kernel {} has no bzImage", item.kernel)),
+            (KernelFormat::Bzimage, None) => {
+                return setup_error(format!("kernel {} has no bzImage", item.kernel));
+            }
             (KernelFormat::Elf | KernelFormat::Garbage, _) => &image.vmlinux,
         };
         let dir = match RunDir::create(path, info, &item.scenario) {
@@ -178,7 +192,9 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
         Err(error) => {
             let how = match end {
                 ChildEnd::Done => String::new(),
-                ChildEnd::Crashed(how) => format!("; the run's process ended by {how}, see child.log"),
+                ChildEnd::Crashed(how) => {
+                    format!("; the run's process ended by {how}, see child.log")
+                }
                 ChildEnd::LimitReached => "; the run's process did not end within its limit".into(),
                 ChildEnd::NotStarted(why) => return setup_error(why.clone()),
             };
@@ -197,18 +213,41 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
         (Verdict::Pass, _) => Verdict::Inconclusive,
         (verdict, _) => verdict,
     };
-    Judgement { verdict, reason: format!("{doubt}; {}", judgement.reason), ..judgement }
+    Judgement {
+        verdict,
+        reason: format!("{doubt}; {}", judgement.reason),
+        ..judgement
+    }
 }
 
 fn setup_error(reason: String) -> Judgement {
-    Judgement { verdict: Verdict::SetupError, reason, findings: Vec::new(), counts: Default::default() }
+    Judgement {
+        verdict: Verdict::SetupError,
+        reason,
+        findings: Vec::new(),
+        counts: Default::default(),
+    }
 }
 
 /// Names a run in its suite, and its directory.
 fn run_id(item: &Item) -> String {
-    let kernel: String = item.kernel.chars().map(|c| if c.is_ascii_alphanumeric() || ".+-".contains(c) { c } else { '-' }).collect();
+    let kernel: String = item
+        .kernel
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || ".+-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let kernel = kernel.trim_matches(['-', '.']);
-    let repeat = if item.repeat > 1 { format!("-{}", item.repeat) } else { String::new() };
+    let repeat = if item.repeat > 1 {
+        format!("-{}", item.repeat)
+    } else {
+        String::new()
+    };
     format!("{}@{kernel}{repeat}", item.scenario.name)
 }
 
@@ -218,14 +257,25 @@ mod tests {
 
     fn item(kernel: &str, repeat: u32) -> Item {
         let scenario = crate::scenario::catalogue::all().unwrap().remove(0);
-        Item { scenario, file: None, kernel: kernel.into(), repeat }
+        Item {
+            scenario,
+            file: None,
+            kernel: kernel.into(),
+            repeat,
+        }
     }
 
     #[test]
     fn a_run_is_named_by_scenario_kernel_and_count() {
         let name = item("x", 1).scenario.name;
-        assert_eq!(run_id(&item("debian:6.12", 1)), format!("{name}@debian-6.12"));
-        assert_eq!(run_id(&item("./my kernel/vmlinux", 3)), format!("{name}@my-kernel-vmlinux-3"));
+        assert_eq!(
+            run_id(&item("debian:6.12", 1)),
+            format!("{name}@debian-6.12")
+        );
+        assert_eq!(
+            run_id(&item("./my kernel/vmlinux", 3)),
+            format!("{name}@my-kernel-vmlinux-3")
+        );
     }
 
     #[test]
@@ -233,8 +283,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let judgement = judged(dir.path(), &ChildEnd::Crashed("signal 11".into()));
         assert_eq!(judgement.verdict, Verdict::SetupError);
-        assert!(judgement.reason.contains("signal 11"), "{}", judgement.reason);
+        assert!(
+            judgement.reason.contains("signal 11"),
+            "{}",
+            judgement.reason
+        );
         let judgement = judged(dir.path(), &ChildEnd::NotStarted("no qemu".into()));
-        assert_eq!((judgement.verdict, judgement.reason.as_str()), (Verdict::SetupError, "no qemu"));
+        assert_eq!(
+            (judgement.verdict, judgement.reason.as_str()),
+            (Verdict::SetupError, "no qemu")
+        );
     }
 }

@@ -37,22 +37,37 @@ impl Images {
         if let Some(made) = made.get(kernel) {
             return made.clone();
         }
-        let result = make(kernel, programs, progress).map(Arc::new).map_err(|error| crate::words(&error));
+        let result = make(kernel, programs, progress)
+            .map(Arc::new)
+            .map_err(|error| crate::words(&error));
         made.insert(kernel.to_owned(), result.clone());
         result
     }
 }
 
-fn make(kernel: &str, programs: &Programs, progress: &dyn Fn(&str)) -> Result<GuestImage, pincushion_image::Error> {
+fn make(
+    kernel: &str,
+    programs: &Programs,
+    progress: &dyn Fn(&str),
+) -> Result<GuestImage, pincushion_image::Error> {
     let mut step = |verb: &str, object: &str| progress(&format!("{verb} {object}"));
     let store = Store::open_default()?;
     let spec: KernelSpec = kernel.parse()?;
     let kernel = store.kernel(&spec, &mut step)?;
     let init = programs.agent();
-    let image = store.guest_image(&kernel, &ImageSpec { init: &init, modules: GUEST_MODULES, files: Vec::new() })?;
+    let image = store.guest_image(
+        &kernel,
+        &ImageSpec {
+            init: &init,
+            modules: GUEST_MODULES,
+            files: Vec::new(),
+        },
+    )?;
     Ok(GuestImage {
         release: kernel.release,
-        package: kernel.package.map(|package| format!("{} {}", package.name, package.version)),
+        package: kernel
+            .package
+            .map(|package| format!("{} {}", package.name, package.version)),
         vmlinux: image.kernel,
         bzimage: kernel.bzimage,
         initrd: image.initrd,

@@ -63,7 +63,9 @@ pub fn missing_for_guests() -> Option<String> {
         KvmAbility::PayloadsOnly { fails_at, .. } => format!("KVM here fails at {fails_at}"),
         KvmAbility::None { reason } => reason,
     };
-    let nested = find_qemu().err().map_or(String::new(), |error| format!("; {error}"));
+    let nested = find_qemu()
+        .err()
+        .map_or(String::new(), |error| format!("; {error}"));
     Some(format!("no guest can run here: {why}{nested}"))
 }
 
@@ -71,14 +73,21 @@ impl Place {
     /// Chooses. `log` is where the nested machine's console goes.
     #[must_use]
     pub fn choose(choice: PlaceChoice, log: PathBuf, progress: &dyn Fn(&str)) -> Self {
-        let nested = |log| Self::Nested(Nested { machine: Mutex::new(None), log });
+        let nested = |log| {
+            Self::Nested(Nested {
+                machine: Mutex::new(None),
+                log,
+            })
+        };
         match choice {
             PlaceChoice::Host => Self::Host,
             PlaceChoice::Nested => nested(log),
             PlaceChoice::Auto => match probe() {
                 KvmAbility::Full => Self::Host,
                 KvmAbility::PayloadsOnly { fails_at, .. } => {
-                    progress(&format!("this host's KVM fails at {fails_at}: guests run in the nested machine"));
+                    progress(&format!(
+                        "this host's KVM fails at {fails_at}: guests run in the nested machine"
+                    ));
                     nested(log)
                 }
                 KvmAbility::None { reason } => {
@@ -99,7 +108,13 @@ impl Place {
     }
 
     /// Runs the child of one run to its end. Its run directory is on this host afterwards.
-    pub(super) fn run(&self, order: &ChildOrder<'_>, programs: &Programs, progress: &dyn Fn(&str), each_line: &mut dyn FnMut(&str)) -> ChildEnd {
+    pub(super) fn run(
+        &self,
+        order: &ChildOrder<'_>,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+        each_line: &mut dyn FnMut(&str),
+    ) -> ChildEnd {
         match self {
             Self::Host => run_here(order, programs, each_line),
             Self::Nested(nested) => nested.run(order, programs, progress, each_line),
@@ -107,10 +122,19 @@ impl Place {
     }
 }
 
-fn run_here(order: &ChildOrder<'_>, programs: &Programs, each_line: &mut dyn FnMut(&str)) -> ChildEnd {
+fn run_here(
+    order: &ChildOrder<'_>,
+    programs: &Programs,
+    each_line: &mut dyn FnMut(&str),
+) -> ChildEnd {
     let scratch = order.run_dir.join("disks");
     let mut command = process::Command::new(programs.test());
-    command.args(arguments(order.run_dir, order.kernel, order.initrd, &scratch));
+    command.args(arguments(
+        order.run_dir,
+        order.kernel,
+        order.initrd,
+        &scratch,
+    ));
     let end = child::run(command, order.limit, each_line);
     if !order.keep {
         // What is left there is in nobody's way.
@@ -119,14 +143,32 @@ fn run_here(order: &ChildOrder<'_>, programs: &Programs, each_line: &mut dyn FnM
     end
 }
 
-fn arguments(run_dir: &Path, kernel: &Path, initrd: &Path, scratch: &Path) -> Vec<std::ffi::OsString> {
+fn arguments(
+    run_dir: &Path,
+    kernel: &Path,
+    initrd: &Path,
+    scratch: &Path,
+) -> Vec<std::ffi::OsString> {
     let flag = |name: &str, path: &Path| [name.into(), path.as_os_str().to_owned()];
-    let flags = [flag("--run-dir", run_dir), flag("--kernel", kernel), flag("--initrd", initrd), flag("--scratch", scratch)];
-    std::iter::once("run-one".into()).chain(flags.into_iter().flatten()).collect()
+    let flags = [
+        flag("--run-dir", run_dir),
+        flag("--kernel", kernel),
+        flag("--initrd", initrd),
+        flag("--scratch", scratch),
+    ];
+    std::iter::once("run-one".into())
+        .chain(flags.into_iter().flatten())
+        .collect()
 }
 
 impl Nested {
-    fn run(&self, order: &ChildOrder<'_>, programs: &Programs, progress: &dyn Fn(&str), each_line: &mut dyn FnMut(&str)) -> ChildEnd {
+    fn run(
+        &self,
+        order: &ChildOrder<'_>,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+        each_line: &mut dyn FnMut(&str),
+    ) -> ChildEnd {
         // Once more in a fresh machine if this one dies under the run.
         for is_last in [false, true] {
             let machine = match self.machine(programs, progress) {
@@ -137,7 +179,10 @@ impl Nested {
                 Ok(end) => return end,
                 Err(error) if is_last => return ChildEnd::NotStarted(crate::words(&error)),
                 Err(error) => {
-                    progress(&format!("the nested machine failed, booting another: {}", crate::words(&error)));
+                    progress(&format!(
+                        "the nested machine failed, booting another: {}",
+                        crate::words(&error)
+                    ));
                     self.forget(&machine);
                 }
             }
@@ -146,14 +191,21 @@ impl Nested {
     }
 
     /// The machine, booted now if there is none. Who else needs it waits.
-    fn machine(&self, programs: &Programs, progress: &dyn Fn(&str)) -> Result<Arc<NestedMachine>, NestedError> {
+    fn machine(
+        &self,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+    ) -> Result<Arc<NestedMachine>, NestedError> {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(machine) = machine.as_ref() {
             return Ok(machine.clone());
         }
         ensure_qemu(progress)?;
         let (kernel, initrd) = boot_files(&programs.nested_agent(), progress)?;
-        let config = NestedConfig { log: Some(self.log.clone()), ..NestedConfig::new(kernel, initrd) };
+        let config = NestedConfig {
+            log: Some(self.log.clone()),
+            ..NestedConfig::new(kernel, initrd)
+        };
         let booted = NestedMachine::boot(&config, progress).or_else(|error| {
             progress(&format!("{}; trying once more", crate::words(&error)));
             NestedMachine::boot(&config, progress)
@@ -166,7 +218,10 @@ impl Nested {
     /// Lets a dead machine go, unless somebody has replaced it already.
     fn forget(&self, dead: &Arc<NestedMachine>) {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        if machine.as_ref().is_some_and(|machine| Arc::ptr_eq(machine, dead)) {
+        if machine
+            .as_ref()
+            .is_some_and(|machine| Arc::ptr_eq(machine, dead))
+        {
             *machine = None;
         }
     }
@@ -189,14 +244,29 @@ fn run_inside(
         machine.put(&order.run_dir.join(name), &run_dir.join(name), 0o644)?;
     }
     let words = arguments(&run_dir, &kernel, &initrd, &scratch);
-    let words = words.into_iter().map(|word| word.to_string_lossy().into_owned());
+    let words = words
+        .into_iter()
+        .map(|word| word.to_string_lossy().into_owned());
     let argv = std::iter::once(program.display().to_string()).chain(words);
-    let mut command = Command { limit: Some(order.limit), ..Command::new(argv) };
-    command.env = ["RUST_LOG", "RUST_BACKTRACE"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    let mut command = Command {
+        limit: Some(order.limit),
+        ..Command::new(argv)
+    };
+    command.env = ["RUST_LOG", "RUST_BACKTRACE"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+        .collect();
     // Both streams into one, line by line; a lock, since the two are borrowed at once.
     let both = std::cell::RefCell::new(each_line);
-    let (mut out, mut err) = (|line: &str| (both.borrow_mut())(line), |line: &str| (both.borrow_mut())(line));
-    let ended = machine.run(&command, &mut Lines::new(&mut out), &mut Lines::new(&mut err))?;
+    let (mut out, mut err) = (
+        |line: &str| (both.borrow_mut())(line),
+        |line: &str| (both.borrow_mut())(line),
+    );
+    let ended = machine.run(
+        &command,
+        &mut Lines::new(&mut out),
+        &mut Lines::new(&mut err),
+    )?;
     machine.remove(&kernel)?;
     machine.remove(&initrd)?;
     machine.get(&run_dir, order.run_dir)?;

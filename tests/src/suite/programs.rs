@@ -72,14 +72,18 @@ impl Programs {
 fn program_dir(exe: &Path) -> PathBuf {
     let dir = exe.parent().unwrap_or(Path::new("."));
     match dir.file_name() {
-        Some(name) if name == "deps" || name == "examples" => dir.parent().unwrap_or(dir).to_owned(),
+        Some(name) if name == "deps" || name == "examples" => {
+            dir.parent().unwrap_or(dir).to_owned()
+        }
         _ => dir.to_owned(),
     }
 }
 
 /// Cargo's target directory, if `dir` lies in one.
 pub(super) fn target_dir(dir: &Path) -> Option<PathBuf> {
-    dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file() && dir.join(".rustc_info.json").is_file()).map(Path::to_owned)
+    dir.ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").is_file() && dir.join(".rustc_info.json").is_file())
+        .map(Path::to_owned)
 }
 
 /// The target directory that this program lies in, if it lies in one.
@@ -93,35 +97,73 @@ fn workspace_root() -> Option<PathBuf> {
     root.join("Cargo.toml").is_file().then(|| root.to_owned())
 }
 
-fn build(dir: &Path, target: &Path, root: &Path, progress: &dyn Fn(&str)) -> Result<(), ProgramError> {
+fn build(
+    dir: &Path,
+    target: &Path,
+    root: &Path,
+    progress: &dyn Fn(&str),
+) -> Result<(), ProgramError> {
     let profile = match dir.file_name().and_then(|name| name.to_str()) {
         None | Some("debug") => "dev",
         Some(other) => other,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root).args(["build", "--quiet", "--locked", "--bins", "--profile", profile]);
+    command.current_dir(root).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--bins",
+        "--profile",
+        profile,
+    ]);
     for package in PACKAGES {
         command.args(["-p", package]);
     }
     command.arg("--target-dir").arg(target);
     progress("building the guest's programs");
     let status = command.status().map_err(ProgramError::NoCargo)?;
-    if status.success() { Ok(()) } else { Err(ProgramError::Build { line: format!("{command:?}") }) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(ProgramError::Build {
+            line: format!("{command:?}"),
+        })
+    }
 }
 
 /// The commit that the programs were built from: of the source tree where it is there, else what the packager said.
 #[must_use]
 pub fn workspace_commit() -> String {
-    let said = || option_env!("PINCUSHION_COMMIT").unwrap_or("unknown").to_owned();
-    let Some(root) = workspace_root() else { return said() };
-    let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(&root).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let said = || {
+        option_env!("PINCUSHION_COMMIT")
+            .unwrap_or("unknown")
+            .to_owned()
     };
-    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return said() };
+    let Some(root) = workspace_root() else {
+        return said();
+    };
+    let git = |args: &[&str]| {
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(&root)
+            .args(args)
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return said();
+    };
     let changes = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
-    if changes.is_empty() { commit } else { commit + "-dirty" }
+    if changes.is_empty() {
+        commit
+    } else {
+        commit + "-dirty"
+    }
 }
 
 #[cfg(test)]
@@ -130,8 +172,14 @@ mod tests {
 
     #[test]
     fn programs_lie_beside_a_program_and_above_a_test() {
-        assert_eq!(program_dir(Path::new("/opt/bin/pincushion-test")), Path::new("/opt/bin"));
-        assert_eq!(program_dir(Path::new("/t/x/debug/deps/e2e-1")), Path::new("/t/x/debug"));
+        assert_eq!(
+            program_dir(Path::new("/opt/bin/pincushion-test")),
+            Path::new("/opt/bin")
+        );
+        assert_eq!(
+            program_dir(Path::new("/t/x/debug/deps/e2e-1")),
+            Path::new("/t/x/debug")
+        );
     }
 
     #[test]

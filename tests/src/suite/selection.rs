@@ -65,14 +65,18 @@ pub enum SelectionError {
 pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
     let all = catalogue::all()?;
     refuse_unknown(selection, &all)?;
-    let is_everything = selection.names.is_empty() && selection.tags.is_empty() && selection.files.is_empty();
+    let is_everything =
+        selection.names.is_empty() && selection.tags.is_empty() && selection.files.is_empty();
     let is_wanted = |scenario: &Scenario| {
         is_everything
             || selection.names.contains(&scenario.name)
             || scenario.tags.iter().any(|tag| selection.tags.contains(tag))
     };
-    let mut wanted: Vec<(Scenario, Option<PathBuf>)> =
-        all.into_iter().filter(|scenario| is_wanted(scenario)).map(|scenario| (scenario, None)).collect();
+    let mut wanted: Vec<(Scenario, Option<PathBuf>)> = all
+        .into_iter()
+        .filter(|scenario| is_wanted(scenario))
+        .map(|scenario| (scenario, None))
+        .collect();
     for file in &selection.files {
         let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
         wanted.push((read_file(file)?, Some(path)));
@@ -80,7 +84,11 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
     let mut items = Vec::new();
     for repeat in 1..=selection.repeat.max(1) {
         for (scenario, file) in &wanted {
-            let kernels = if selection.kernels.is_empty() { &scenario.kernels } else { &selection.kernels };
+            let kernels = if selection.kernels.is_empty() {
+                &scenario.kernels
+            } else {
+                &selection.kernels
+            };
             items.extend(kernels.iter().map(|kernel| Item {
                 scenario: scenario.clone(),
                 file: file.clone(),
@@ -97,7 +105,10 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
 /// # Errors
 /// [`LoadError`].
 pub fn read_file(path: &Path) -> Result<Scenario, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(&text, path)
 }
 
@@ -106,15 +117,24 @@ fn refuse_unknown(selection: &Selection, all: &[Scenario]) -> Result<(), Selecti
         if !all.iter().any(|scenario| scenario.name == *name) {
             let near = nearest(name, all.iter().map(|scenario| scenario.name.as_str()));
             let guess = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            return Err(SelectionError::UnknownName { name: name.clone(), guess });
+            return Err(SelectionError::UnknownName {
+                name: name.clone(),
+                guess,
+            });
         }
     }
-    let mut known: Vec<&str> = all.iter().flat_map(|scenario| scenario.tags.iter().map(String::as_str)).collect();
+    let mut known: Vec<&str> = all
+        .iter()
+        .flat_map(|scenario| scenario.tags.iter().map(String::as_str))
+        .collect();
     known.sort_unstable();
     known.dedup();
     for tag in &selection.tags {
         if !known.contains(&tag.as_str()) {
-            return Err(SelectionError::UnknownTag { tag: tag.clone(), known: known.join(", ") });
+            return Err(SelectionError::UnknownTag {
+                tag: tag.clone(),
+                known: known.join(", "),
+            });
         }
     }
     Ok(())
@@ -126,14 +146,34 @@ mod tests {
 
     #[test]
     fn a_name_a_tag_and_a_repeat_multiply() {
-        let selection = Selection { names: vec!["boot-1-cpu".into()], repeat: 3, ..Selection::default() };
+        let selection = Selection {
+            names: vec!["boot-1-cpu".into()],
+            repeat: 3,
+            ..Selection::default()
+        };
         let items = select(&selection).unwrap();
         assert_eq!(items.len(), 6);
         assert_eq!(items.iter().map(|item| item.repeat).max(), Some(3));
-        let one_kernel = Selection { kernels: vec!["host".into()], ..selection };
-        assert!(select(&one_kernel).unwrap().iter().all(|item| item.kernel == "host"));
-        let demo = Selection { tags: vec!["demo".into()], ..Selection::default() };
-        assert!(select(&demo).unwrap().iter().all(|item| item.scenario.tags.contains(&"demo".into())));
+        let one_kernel = Selection {
+            kernels: vec!["host".into()],
+            ..selection
+        };
+        assert!(
+            select(&one_kernel)
+                .unwrap()
+                .iter()
+                .all(|item| item.kernel == "host")
+        );
+        let demo = Selection {
+            tags: vec!["demo".into()],
+            ..Selection::default()
+        };
+        assert!(
+            select(&demo)
+                .unwrap()
+                .iter()
+                .all(|item| item.scenario.tags.contains(&"demo".into()))
+        );
     }
 
     #[test]
@@ -144,9 +184,20 @@ mod tests {
 
     #[test]
     fn unknown_names_and_tags_are_refused_with_a_way_out() {
-        let name = Selection { names: vec!["boot-1-cpus".into()], ..Selection::default() };
-        assert!(select(&name).unwrap_err().to_string().contains("did you mean `boot-1-cpu`?"));
-        let tag = Selection { tags: vec!["demos".into()], ..Selection::default() };
+        let name = Selection {
+            names: vec!["boot-1-cpus".into()],
+            ..Selection::default()
+        };
+        assert!(
+            select(&name)
+                .unwrap_err()
+                .to_string()
+                .contains("did you mean `boot-1-cpu`?")
+        );
+        let tag = Selection {
+            tags: vec!["demos".into()],
+            ..Selection::default()
+        };
         assert!(select(&tag).unwrap_err().to_string().contains("tags are: "));
     }
 }

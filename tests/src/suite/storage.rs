@@ -15,7 +15,10 @@ pub fn suite_dir(explicit: Option<&Path>) -> io::Result<PathBuf> {
     if let Some(dir) = explicit {
         fs::create_dir_all(dir)?;
         if fs::read_dir(dir)?.next().is_some() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not empty; name a new directory"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it is not empty; name a new directory",
+            ));
         }
         return std::path::absolute(dir);
     }
@@ -41,14 +44,17 @@ fn number(root: &Path, date: &str) -> io::Result<PathBuf> {
 
 /// Seconds since 1970.
 pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// `YYYY-MM-DD` in UTC, by counting days from the first of March of the year 0, so that the leap day is a year's last.
 fn date(unix_seconds: u64) -> String {
     let days = unix_seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
