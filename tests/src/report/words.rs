@@ -11,15 +11,17 @@ pub(super) fn time(time_ns: u64) -> String {
     format!("{}.{:03} ms", time_ns / 1_000_000, time_ns / 1000 % 1000)
 }
 
-/// `+1.204 ms` after another moment; seconds from ten on.
+/// `+1.204 ms` after another moment; `+1.204567 s` from a second on.
 pub(super) fn since(base_ns: u64, time_ns: u64) -> String {
     match time_ns.saturating_sub(base_ns) {
-        passed @ 0..10_000_000_000 => format!("+{}", time(passed)),
-        passed => format!(
-            "+{}.{} s",
-            passed / 1_000_000_000,
-            passed / 100_000_000 % 10
-        ),
+        passed @ 0..1_000_000_000 => format!("+{}", time(passed)),
+        passed => {
+            format!(
+                "+{}.{:06} s",
+                passed / 1_000_000_000,
+                passed / 1000 % 1_000_000
+            )
+        }
     }
 }
 
@@ -207,6 +209,6 @@ mod tests {
     fn times_are_told_to_the_microsecond() {
         assert_eq!(time(12_345_678_901), "12345.678 ms");
         assert_eq!(since(1_000_000, 2_204_567), "+1.204 ms");
-        assert_eq!(since(0, 12_345_678_901), "+12.3 s");
+        assert_eq!(since(0, 12_345_678_901), "+12.345678 s");
     }
 }

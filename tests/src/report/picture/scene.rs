@@ -182,9 +182,12 @@ fn requests(timeline: &Timeline, frame: u64, evidence: &[u64]) -> (Vec<Index>, u
             })
         })
         .collect();
-    let count = all.len();
     // Stable: those that prove something, then the others, each in their order.
     all.sort_by_key(|index| !evidence.contains(&timeline[*index].fetched.seq));
+    // In another boot the frame is another page.
+    let boot = all.first().map(|index| timeline[*index].boot);
+    all.retain(|index| Some(timeline[*index].boot) == boot);
+    let count = all.len();
     all.truncate(MAX_REQUESTS);
     all.sort();
     let left_out = count - all.len();
@@ -470,4 +473,43 @@ fn band(timeline: &Timeline, frame: u64, columns: &[Column]) -> Option<(usize, u
         .min()
         .unwrap_or(columns.len().saturating_sub(1));
     Some((column_of(columns, overlap.since.seq), end))
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_devices::trace::event::Operation;
+
+    use super::*;
+    use crate::timeline::script::{Script, frame};
+
+    #[test]
+    fn a_race_has_a_lane_per_request_and_a_band_where_both_own_the_page() {
+        let mut script = Script::booted();
+        script.fetch("b#0", Operation::Read, frame(7));
+        script.fetch("a#0", Operation::Write, frame(7));
+        script.finish("b#0");
+        script.finish("a#0");
+        let scene = Scene::of(&script.timeline(), 7, &[]).expect("the frame was held");
+        let kinds: Vec<LaneKind> = scene.lanes.iter().map(|lane| lane.kind).collect();
+        assert_eq!(kinds, [LaneKind::FromDevice, LaneKind::ToDevice]);
+        let (from, to) = scene.band.expect("both held it at once");
+        assert_eq!(scene.columns[from].label, "a #0 held");
+        assert_eq!(scene.columns[to].label, "b #0 touched, returned");
+    }
+
+    #[test]
+    fn a_frame_of_another_boot_is_another_page() {
+        let mut script = Script::booted();
+        script.whole("b#0", Operation::Read, frame(7));
+        script.boot(2);
+        script.whole("b#1", Operation::Read, frame(7));
+        let scene = Scene::of(&script.timeline(), 7, &[]).expect("the frame was held");
+        assert_eq!(scene.lanes.len(), 1);
+        assert_eq!(scene.left_out, 0);
+    }
+
+    #[test]
+    fn a_frame_that_nobody_held_has_no_picture() {
+        assert_eq!(Scene::of(&Script::booted().timeline(), 7, &[]), None);
+    }
 }

@@ -8,7 +8,7 @@ const COLUMN: i32 = 48;
 const LANE: i32 = 46;
 const BAR: i32 = 26;
 const HEAD: i32 = 128;
-const FOOT: i32 = 78;
+const FOOT: i32 = 84;
 /// Width of a character of the label font, rounded up.
 const CHARACTER: i32 = 7;
 
