@@ -177,12 +177,21 @@ pub fn replay_line(info: &RunInfo) -> String {
         Some(path) => format!("--scenario {}", quoted(&path.to_string_lossy())),
         None => info.scenario.clone(),
     };
-    let kernel = quoted(&info.kernel);
+    let kernel = quoted(&exact_kernel(info));
     let commit = &info.commit;
     format!(
         "pincushion test run {scenario} --kernel {kernel} --seed {}  # at commit {commit}",
         info.seed
     )
+}
+
+/// The kernel so that it is the same next year: `debian:6.12.117+deb12` for `debian:6.12`.
+fn exact_kernel(info: &RunInfo) -> String {
+    let version = info.kernel_release.strip_suffix("-cloud-amd64");
+    match (info.kernel.strip_prefix("debian:"), version) {
+        (Some(wish), Some(version)) if version.starts_with(wish) => format!("debian:{version}"),
+        _ => info.kernel.clone(),
+    }
 }
 
 /// A word for a shell.
@@ -257,6 +266,11 @@ mod tests {
             replay_line(&info()),
             "pincushion test run quiet --kernel debian:6.12 --seed 7  # at commit abc"
         );
+        let booted = RunInfo {
+            kernel_release: "6.12.117+deb12-cloud-amd64".into(),
+            ..info()
+        };
+        assert!(replay_line(&booted).contains("--kernel debian:6.12.117+deb12 "));
         let own = RunInfo {
             scenario_file: Some("/my files/x.toml".into()),
             ..info()

@@ -94,6 +94,11 @@ pub(super) fn perform(
             "cannot make the report directory (--report-dir): {error}"
         ))
     })?;
+    note(&format!(
+        "seed {seed}, commit {}, runs in {}",
+        crate::suite::workspace_commit(),
+        dir.display()
+    ));
     let programs = Programs::find(&note).map_err(Failure::setup)?;
     let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
     let where_ = place.name();

@@ -118,6 +118,7 @@ fn perform(
         values,
         last_id: 0,
         under_way: HashMap::new(),
+        doing: "boot".into(),
     };
     let played = play(&mut stage);
     if let Err(trouble) = &played {
@@ -125,7 +126,7 @@ fn perform(
         stage
             .machine
             .stop_as(trouble.stop_as(), &trouble.to_string());
-        tracer.emit(|| trouble.fact(stage.last_id));
+        tracer.emit(|| trouble.fact(stage.last_id, &stage.doing));
     }
     stage.context.finish();
     // The devices, and with them the locks on the images, go before anybody looks at these.
@@ -150,8 +151,10 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {
         if step.fact.is_none() || step.say.is_some() {
             say(&format!("[{}/{}] {}", index + 1, steps.len(), title(step)));
         }
+        stage.doing = title(step);
         stage.perform(step)?;
     }
+    stage.doing = "power off".into();
     stage.power_off()
 }
 

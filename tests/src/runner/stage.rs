@@ -34,6 +34,8 @@ pub(super) struct Stage<'a> {
     pub(super) last_id: u32,
     /// Steps in threads of their own, by name.
     pub(super) under_way: HashMap<String, Sent>,
+    /// What is being done, for a reader.
+    pub(super) doing: String,
 }
 
 /// A step that the agent was sent.

@@ -33,8 +33,8 @@ impl Trouble {
         }
     }
 
-    /// What the log says about it, `last_step` being the agent's.
-    pub(super) fn fact(&self, last_step: u32) -> EventKind {
+    /// What the log says about it. `last_step` is the agent's, `title` says what the scenario was about to do.
+    pub(super) fn fact(&self, last_step: u32, title: &str) -> EventKind {
         let (step, wanted, got) = match self {
             Self::Unmet {
                 step,
@@ -48,7 +48,7 @@ impl Trouble {
                 format!("the machine ended ({how})"),
             ),
             Self::Hang(text) | Self::Stuck(text) | Self::Setup(text) => {
-                (last_step, "that it goes on".to_owned(), text.clone())
+                (last_step, format!("`{title}`"), text.clone())
             }
         };
         EventKind::Fact {

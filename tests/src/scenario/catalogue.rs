@@ -14,14 +14,17 @@ macro_rules! files {
 
 /// Scenario files by name, in the order of `list`.
 const SCENARIOS: &[(&str, &str)] = files!("":
-    "ext4-fsync-remount" "writeback-while-held-sync" "writeback-while-held-libaio" "writeback-while-held-uring"
-    "dma-under-writeback" "dma-under-writeback-late" "dma-under-writeback-stable" "read-into-page-under-writeback" "read-into-page-under-writeback-stable"
-    "cpu-store-under-writeback" "cpu-store-under-writeback-stable" "no-overlap" "direct-write-source-changed-early" "direct-write-source-changed-late"
-    "read-error-while-held" "writeback-error-while-held" "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held" "fork-while-read-held-foll-get"
-    "reset-while-held" "reboot-while-held"
-    "boot-1-cpu" "boot-2-cpu" "boot-4-cpu" "boot-bzimage"
-    "honest-flush" "selftest-lying-flush" "selftest-touch-after-completion" "selftest-dropped-completion"
-    "selftest-guest-panic" "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
+    "ext4-fsync-remount" "writeback-while-held-sync" "writeback-while-held-libaio"
+    "writeback-while-held-uring" "dma-under-writeback" "dma-under-writeback-late"
+    "dma-under-writeback-stable" "read-into-page-under-writeback"
+    "read-into-page-under-writeback-stable" "cpu-store-under-writeback"
+    "cpu-store-under-writeback-stable" "no-overlap" "direct-write-source-changed-early"
+    "direct-write-source-changed-late" "read-error-while-held" "writeback-error-while-held"
+    "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held"
+    "fork-while-read-held-foll-get" "reset-while-held" "reboot-while-held" "boot-1-cpu"
+    "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "honest-flush" "selftest-lying-flush"
+    "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
+    "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "mixed-load"
 );
 

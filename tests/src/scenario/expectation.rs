@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::verdict::{Certainty, Expectation, Judgement};
+use crate::verdict::{Certainty, Expectation, Judgement, Verdict};
 
 /// The comparison of a run with its expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
             seen.reason
         ));
     }
+    if expected.verdict == Verdict::SetupError {
+        // A guest that did not boot shows nothing, whatever its console says.
+        return Comparison::AsExpected;
+    }
     let found: BTreeSet<&str> = seen
         .findings
         .iter()
@@ -74,7 +78,7 @@ pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
 }
 
 /// A verdict as files spell it.
-pub(crate) fn word(verdict: crate::verdict::Verdict) -> String {
+pub(crate) fn word(verdict: Verdict) -> String {
     serde_json::to_value(verdict)
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
@@ -84,7 +88,7 @@ pub(crate) fn word(verdict: crate::verdict::Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{Finding, Promise, Verdict};
+    use crate::verdict::{Finding, Promise};
 
     fn seen(verdict: Verdict, oracles: &[(&str, Certainty)]) -> Judgement {
         let finding = |(oracle, certainty): &(&str, Certainty)| Finding {
@@ -145,6 +149,13 @@ mod tests {
             compare(&finding, &other),
             Comparison::Surprise("no finding of x, and one of y".into())
         );
+    }
+
+    #[test]
+    fn a_setup_error_is_never_a_finding() {
+        let splat = seen(Verdict::SetupError, &[("guest-splat", Certainty::Certain)]);
+        let expected = expected(Verdict::SetupError, &[]);
+        assert_eq!(compare(&expected, &splat), Comparison::AsExpected);
     }
 
     #[test]

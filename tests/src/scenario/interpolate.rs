@@ -175,7 +175,11 @@ mod tests {
 
     #[test]
     fn a_lone_name_keeps_its_type_and_one_inside_a_text_becomes_text() {
-        let table = filled("a = '${page.frames.1}'\nb = 'at ${page.frames.0} of ${disk.a}'\nc = ['${page.equal}']\nd = '${page.frame-numbers}'").unwrap();
+        let table = filled(
+            "a = '${page.frames.1}'\nb = 'at ${page.frames.0} of ${disk.a}'\n\
+             c = ['${page.equal}']\nd = '${page.frame-numbers}'",
+        )
+        .unwrap();
         assert_eq!(table["a"], Value::Integer(0x5000));
         assert_eq!(table["b"], Value::String("at 12288 of /dev/vda".into()));
         assert_eq!(table["c"][0], Value::Boolean(false));

@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn a_scenario_survives_being_written_and_read() {
         let scenario = accepted(
-            "[[rule]]\ndevice = 'a'\nhold = { gate = 'g' }\n[[step]]\nguest = { op = 'sync' }\nexpect = { errno = 'EIO' }\n[[step]]\nawait = { event = 'parked', device = 'a' }\n",
+            "[[rule]]\ndevice = 'a'\nhold = { gate = 'g' }\n[[step]]\nguest = { op = 'sync' }\n\
+             expect = { errno = 'EIO' }\n[[step]]\nawait = { event = 'parked', device = 'a' }\n",
         );
         let text = toml::to_string(&scenario).unwrap();
         assert_eq!(parse(&text, Path::new("again.toml")).unwrap(), scenario);
