@@ -8,21 +8,34 @@ use std::path::Path;
 #[must_use]
 pub fn describe(path: &Path, text: &str, error: &toml::de::Error) -> String {
     let (line, column) = error.span().map_or((1, 1), |span| place(text, span.start));
-    format!("{}:{line}:{column}: {}", path.display(), explain(error.message()))
+    format!(
+        "{}:{line}:{column}: {}",
+        path.display(),
+        explain(error.message())
+    )
 }
 
 /// The message of a deserialiser; an unknown field or variant gets its nearest known neighbour in front of the list.
 #[must_use]
 pub fn explain(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let about = ["unknown field", "unknown variant"].iter().find(|words| message.starts_with(**words));
+    let about = ["unknown field", "unknown variant"]
+        .iter()
+        .find(|words| message.starts_with(**words));
     let (Some(what), Some(wrong)) = (about, quoted.next()) else {
         return message.trim_end().replace('\n', ", ");
     };
     let known: Vec<&str> = quoted.collect();
-    let noun = if what.ends_with("field") { "key" } else { "value" };
+    let noun = if what.ends_with("field") {
+        "key"
+    } else {
+        "value"
+    };
     match nearest(wrong, known.iter().copied()) {
-        Some(near) => format!("unknown {noun} `{wrong}`; did you mean `{near}`? (known: {})", known.join(", ")),
+        Some(near) => format!(
+            "unknown {noun} `{wrong}`; did you mean `{near}`? (known: {})",
+            known.join(", ")
+        ),
         None => format!("unknown {noun} `{wrong}` (known: {})", known.join(", ")),
     }
 }
@@ -32,7 +45,9 @@ pub fn explain(message: &str) -> String {
 pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|candidate| (distance(wrong, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count().max(wrong.chars().count()) / 3)
+        .filter(|(distance, candidate)| {
+            *distance <= 1 + candidate.chars().count().max(wrong.chars().count()) / 3
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -41,7 +56,10 @@ pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<
 fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
 }
 
 /// Levenshtein distance.
@@ -84,7 +102,10 @@ mod tests {
     #[test]
     fn something_quite_different_gets_no_guess() {
         assert_eq!(nearest("zzzzzz", ["device", "sectors"].into_iter()), None);
-        assert_eq!(nearest("sector", ["device", "sectors"].into_iter()), Some("sectors"));
+        assert_eq!(
+            nearest("sector", ["device", "sectors"].into_iter()),
+            Some("sectors")
+        );
     }
 
     #[test]

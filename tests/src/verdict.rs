@@ -84,7 +84,8 @@ pub struct Judgement {
 pub struct Expectation {
     /// The verdict.
     pub verdict: Verdict,
-    /// Oracles that must each have a certain finding, and no others may. Empty unless `verdict` is `finding` (or a panic or hang that an oracle names too).
+    /// Oracles that must each have a certain finding, and no others may. Empty unless `verdict` is `finding` (or a panic
+    /// or hang that an oracle names too).
     #[serde(default)]
     pub oracles: Vec<String>,
 }

@@ -18,15 +18,28 @@ fn assert_none(rule: &str, offences: &[String]) {
 
 #[test]
 fn the_top_level_holds_the_rooms_and_nothing_else() {
-    let known: BTreeSet<&str> =
-        ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "devices", "docs", "guest-images", "tests", "vmm"].into();
+    let known: BTreeSet<&str> = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "README.md",
+        "devices",
+        "docs",
+        "guest-images",
+        "tests",
+        "vmm",
+    ]
+    .into();
     let strangers: BTreeSet<String> = tracked_files()
         .iter()
         .filter_map(|path| path.split('/').next())
         .filter(|name| !name.starts_with('.') && !known.contains(name))
         .map(str::to_owned)
         .collect();
-    assert!(strangers.is_empty(), "not a room of the house: {strangers:?}");
+    assert!(
+        strangers.is_empty(),
+        "not a room of the house: {strangers:?}"
+    );
 }
 
 #[test]
@@ -57,19 +70,28 @@ fn every_module_says_what_it_is_for() {
 
 #[test]
 fn nothing_sleeps_where_an_event_can_be_waited_for() {
-    let offences = each_line(|line| line.contains(concat!("thread::", "sleep")) || line.contains(concat!("libc::", "usleep")));
+    let offences = each_line(|line| {
+        line.contains(concat!("thread::", "sleep")) || line.contains(concat!("libc::", "usleep"))
+    });
     assert_none("wait for an event, with a limit", &offences);
 }
 
 #[test]
 fn lints_are_expected_with_a_reason_and_never_allowed() {
-    let offences = each_line(|line| line.contains(concat!("#[", "allow(")) || line.contains(concat!("#![", "allow(")));
+    let offences = each_line(|line| {
+        line.contains(concat!("#[", "allow(")) || line.contains(concat!("#![", "allow("))
+    });
     assert_none("use #[expect(lint, reason = \"...\")]", &offences);
 }
 
 #[test]
 fn no_file_names_a_machine_or_a_registry() {
-    let words = [concat!("/work", "/"), concat!("deb.debian", ".org"), concat!("index.crates", ".io"), concat!("static.crates", ".io")];
+    let words = [
+        concat!("/work", "/"),
+        concat!("deb.debian", ".org"),
+        concat!("index.crates", ".io"),
+        concat!("static.crates", ".io"),
+    ];
     let offences: Vec<String> = tracked_files()
         .iter()
         .filter(|path| *path != "Cargo.lock")
@@ -87,13 +109,19 @@ fn no_file_names_a_machine_or_a_registry() {
 
 #[test]
 fn every_dependency_is_a_decision() {
-    let decisions = std::fs::read_to_string(root().join("docs/decisions.md")).expect("docs/decisions.md");
+    let decisions =
+        std::fs::read_to_string(root().join("docs/decisions.md")).expect("docs/decisions.md");
     let mut missing = BTreeSet::new();
-    for path in tracked_files().iter().filter(|path| path.ends_with("Cargo.toml")) {
+    for path in tracked_files()
+        .iter()
+        .filter(|path| path.ends_with("Cargo.toml"))
+    {
         let text = std::fs::read_to_string(root().join(path)).expect("a manifest");
         let manifest: toml::Table = text.parse().expect("a manifest is TOML");
         for section in ["dependencies", "dev-dependencies"] {
-            let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
+            let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else {
+                continue;
+            };
             for name in table.keys().filter(|name| !name.starts_with("pincushion")) {
                 if !decisions.contains(&format!("`{name}`")) {
                     missing.insert(format!("{path}: {name}"));
@@ -101,16 +129,28 @@ fn every_dependency_is_a_decision() {
             }
         }
     }
-    assert!(missing.is_empty(), "each dependency has a line in docs/decisions.md: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "each dependency has a line in docs/decisions.md: {missing:?}"
+    );
 }
 
 #[test]
 fn there_is_one_vm_memory_and_one_vmm_sys_util() {
-    let lock: toml::Table = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock").parse().expect("TOML");
+    let lock: toml::Table = std::fs::read_to_string(root().join("Cargo.lock"))
+        .expect("Cargo.lock")
+        .parse()
+        .expect("TOML");
     let packages = lock["package"].as_array().expect("packages");
     for name in ["vm-memory", "vmm-sys-util", "kvm-bindings", "virtio-queue"] {
-        let count = packages.iter().filter(|package| package["name"].as_str() == Some(name)).count();
-        assert_eq!(count, 1, "{name}: two versions of a rust-vmm crate do not share types");
+        let count = packages
+            .iter()
+            .filter(|package| package["name"].as_str() == Some(name))
+            .count();
+        assert_eq!(
+            count, 1,
+            "{name}: two versions of a rust-vmm crate do not share types"
+        );
     }
 }
 
@@ -118,7 +158,10 @@ fn there_is_one_vm_memory_and_one_vmm_sys_util() {
 fn the_readme_has_the_exit_codes_as_they_are() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
     for (code, meaning) in pincushion_vmm::exit_code::TABLE {
-        assert!(readme.contains(&format!("| {code} | {meaning} |")), "README.md lacks `| {code} | {meaning} |`");
+        assert!(
+            readme.contains(&format!("| {code} | {meaning} |")),
+            "README.md lacks `| {code} | {meaning} |`"
+        );
     }
 }
 
@@ -127,9 +170,17 @@ fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
     for path in tracked_files().iter().filter(|path| path.ends_with(".md")) {
         let text = std::fs::read_to_string(root().join(path)).expect("a document");
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let file = target.split('#').next().unwrap_or_default();
-            let beside = root().join(path).parent().unwrap_or(Path::new("")).join(file);
+            let beside = root()
+                .join(path)
+                .parent()
+                .unwrap_or(Path::new(""))
+                .join(file);
             if !file.is_empty() && !file.contains("://") && !beside.exists() {
                 broken.push(format!("{path}: {target}"));
             }

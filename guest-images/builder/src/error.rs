@@ -90,7 +90,7 @@ pub enum Error {
         expected: String,
     },
     /// A cached file is not what it was when it was made.
-    #[error("the cached file {} has changed since it was made: run `pincushion image remove` for its entry, and it will be made anew", path.display())]
+    #[error("the cached file {} has changed: run `pincushion image remove` for its entry, and it is made anew", path.display())]
     Changed {
         /// The file.
         path: PathBuf,

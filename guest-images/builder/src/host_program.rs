@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn libraries_and_the_loader_are_taken_and_the_vdso_is_not() {
-        let listing = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let listing = "\tlinux-vdso.so.1 (0x00007ffd)\n\
+             \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+             \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let expected = [
             "/lib/x86_64-linux-gnu/libc.so.6",
             "/lib64/ld-linux-x86-64.so.2",

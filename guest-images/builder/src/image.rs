@@ -17,10 +17,10 @@ use crate::entry::{Kernel, MANIFEST, read_json, write_json, write_recorded};
 use crate::error::{Error, IoContext as _};
 use crate::host_program::{host_program, loader};
 use crate::initramfs::{Initramfs, normal_path};
-use crate::strip::strip;
 use crate::modules::Module;
 use crate::progress::Silent;
 use crate::store::Store;
+use crate::strip::strip;
 
 const INITRD: &str = "initrd";
 

@@ -39,9 +39,9 @@ mod modules;
 mod progress;
 mod spec;
 mod store;
-pub mod strip;
 #[cfg(test)]
 mod store_tests;
+pub mod strip;
 #[cfg(test)]
 mod test_support;
 mod unpack;

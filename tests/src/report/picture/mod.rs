@@ -2,9 +2,12 @@
 //! meanwhile, and where a promise was broken.
 //!
 //! The axis is the order of events, evenly spaced, because the races are choreographed: a microsecond and a second
-//! are as wide. Times stand in the labels. [`scene`] decides what is shown, [`wide`] draws it from left to right for a desk, [`tall`] from top
-//! to bottom, one line per event, for a phone. Both take their colours from the page.
+//! are as wide. Times stand in the labels. [`scene`] decides what is shown, with the help of [`axis`] and [`lanes`];
+//! [`wide`] draws it from left to right for a desk, [`tall`] from top to bottom, one line per event, for a phone. Both
+//! take their colours from the page.
 
+mod axis;
+mod lanes;
 mod scene;
 mod svg;
 mod tall;

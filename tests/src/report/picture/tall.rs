@@ -1,6 +1,7 @@
 //! A scene from top to bottom: one column per lane, one row per event with its words beside it, as logs of revisions are drawn.
 
-use super::scene::{BarKind, Lane, Scene};
+use super::lanes::{BarKind, Lane};
+use super::scene::Scene;
 use super::svg::{Anchor, Svg, cut, units};
 use super::wide::{beside, class_of, kind_of};
 

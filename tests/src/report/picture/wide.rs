@@ -1,6 +1,7 @@
 //! A scene from left to right: one row per lane, one column per event.
 
-use super::scene::{Bar, BarKind, Lane, LaneKind, Scene};
+use super::lanes::{Bar, BarKind, Lane, LaneKind};
+use super::scene::Scene;
 use super::svg::{Anchor, Svg, cut, units};
 
 const GUTTER: i32 = 150;
