@@ -18,10 +18,17 @@ use pincushion_test::suite::{
 const GUESTS_AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
+    // Cargo hands the same filters to every test binary; libtest takes several, our harness one.
+    let (filters, words): (Vec<String>, Vec<String>) = filters_and_words(std::env::args());
+    let mut arguments = Arguments::from_iter(words);
     arguments.test_threads.get_or_insert(GUESTS_AT_ONCE);
-    let items = select(&Selection::default())
+    let mut items = select(&Selection::default())
         .expect("our own scenario files are valid; a unit test says so too");
+    if filters.len() > 1 {
+        items.retain(|item| filters.iter().any(|filter| title(item).contains(filter)));
+    } else {
+        arguments.filter = filters.into_iter().next();
+    }
     let missing = if arguments.list {
         None
     } else {
@@ -33,11 +40,7 @@ fn main() -> ExitCode {
     let suite = Arc::new(OnceLock::new());
     let trial = |item: Item| {
         let suite = suite.clone();
-        Trial::test(
-            format!("{}@{}", item.scenario.name, item.kernel),
-            move || run(&item, &suite),
-        )
-        .with_ignored_flag(missing.is_some())
+        Trial::test(title(&item), move || run(&item, &suite)).with_ignored_flag(missing.is_some())
     };
     let trials = items.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -45,6 +48,35 @@ fn main() -> ExitCode {
         eprintln!("evidence of all runs: {}", dir.display());
     }
     conclusion.exit_code()
+}
+
+/// Name of the test of an item.
+fn title(item: &Item) -> String {
+    format!("{}@{}", item.scenario.name, item.kernel)
+}
+
+/// Splits the command line into filters, and the rest with the program's name first. A word behind a flag that takes a value is no
+/// filter.
+fn filters_and_words(line: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>) {
+    const WITH_VALUE: [&str; 5] = [
+        "--test-threads",
+        "--skip",
+        "--format",
+        "--color",
+        "--logfile",
+    ];
+    let (mut filters, mut words) = (Vec::new(), Vec::<String>::new());
+    for word in line {
+        let is_value = words
+            .last()
+            .is_some_and(|last| WITH_VALUE.contains(&last.as_str()));
+        if words.is_empty() || word.starts_with('-') || is_value {
+            words.push(word);
+        } else {
+            filters.push(word);
+        }
+    }
+    (filters, words)
 }
 
 /// Made by the first test that needs it; the error is for everybody.
