@@ -182,6 +182,7 @@ fn band(timeline: &Timeline, frame: u64, columns: &[Column]) -> Option<(usize, u
 mod tests {
     use pincushion_devices::trace::event::Operation;
 
+    use super::super::lanes::LaneKind;
     use super::*;
     use crate::timeline::script::{Script, frame};
 
