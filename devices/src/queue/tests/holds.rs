@@ -1,19 +1,12 @@
 //! Parked requests: what they wait for, who lets them go, and what a reset does to them.
 
-use super::{Bench, Room, activate};
+use super::{Bench, Room, activate, config};
 use crate::backend::MemoryDisk;
 use crate::blk::BlkConfig;
 use crate::device::VirtioDevice;
 use crate::mock::{Driver, UNANSWERED};
 use crate::trace::EventKind;
 use crate::trace::event::{FRAME_SIZE, Moment, Until};
-
-fn config(name: &str) -> BlkConfig {
-    BlkConfig {
-        hash: false,
-        ..BlkConfig::new(name)
-    }
-}
 
 const GATED: &str = "[[rule]]\nname = \"hold\"\ndevice = \"a\"\nhold = { gate = \"g\" }\n";
 
@@ -85,55 +78,6 @@ fn a_request_may_be_held_after_it_was_executed() {
     room.context.gates().open("g");
     device.on_wake();
     assert_eq!(driver.status(head), 0);
-}
-
-/// Two devices in one guest memory: `a` waits for a point of `b` on the same frame.
-fn two_devices(point: &str) -> (Room, Bench, Bench) {
-    let room = Room::new(&format!(
-        "[[rule]]\ndevice = \"a\"\nhold = {{ same-frame = {{ point = \"{point}\", device = \"b\" }} }}\n\
-         [[rule]]\ndevice = \"b\"\nhold = {{ gate = \"b fetched\" }}\n\
-         [[rule]]\ndevice = \"b\"\npoint = \"executed\"\nhold = {{ gate = \"b executed\" }}\n"
-    ));
-    let a = room.device(config("a"));
-    let b = room.device(config("b"));
-    (room, a, b)
-}
-
-#[test]
-fn a_hold_ends_when_another_request_on_the_frame_reaches_the_point() {
-    let stages = ["fetched", "executed", "completed"];
-    for (index, point) in stages.iter().enumerate() {
-        let (room, mut a, mut b) = two_devices(point);
-        let head = a.driver.read(0, &[a.driver.range(0, 512)]);
-        a.kick();
-        assert_eq!(room.context.waiting().len(), 1);
-        // The drivers have the same layout, so this is the same frame of the same (imagined) guest.
-        b.driver.read(0, &[b.driver.range(0, 4096)]);
-        for (stage, gate) in ["", "b fetched", "b executed"].iter().enumerate() {
-            room.context.gates().open(gate);
-            b.kick();
-            b.device.on_wake();
-            a.device.on_wake();
-            let expected = if stage < index { UNANSWERED } else { 0 };
-            assert_eq!(
-                a.driver.status(head),
-                expected,
-                "waits for {point}, b is {}",
-                stages[stage]
-            );
-        }
-    }
-}
-
-#[test]
-fn another_frame_ends_nothing() {
-    let (room, mut a, mut b) = two_devices("fetched");
-    a.driver.read(0, &[a.driver.range(0, 512)]);
-    a.kick();
-    b.driver.read(0, &[b.driver.range(1, 4096)]);
-    b.kick();
-    a.device.on_wake();
-    assert_eq!(room.context.waiting().len(), 2);
 }
 
 #[test]

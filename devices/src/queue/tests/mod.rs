@@ -3,16 +3,18 @@
 mod holds;
 mod hostile;
 mod order;
+mod two_devices;
+mod write_through;
 
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
-use crate::backend::MemoryDisk;
+use crate::backend::{Disk, MemoryDisk};
 use crate::blk::{BlkConfig, BlkDevice};
 use crate::clock::FakeClock;
 use crate::context::Context;
-use crate::device::VirtioDevice;
+use crate::device::{Interrupt, VirtioDevice};
 use crate::fault::Plan;
 use crate::interrupt::Counting;
 use crate::mock::Driver;
@@ -60,7 +62,7 @@ impl Room {
         self.device_on(config, MemoryDisk::from_bytes(bytes), driver)
     }
 
-    pub fn device_on(&self, config: BlkConfig, disk: MemoryDisk, driver: Driver) -> Bench {
+    pub fn device_on(&self, config: BlkConfig, disk: impl Disk + 'static, driver: Driver) -> Bench {
         let mut device = BlkDevice::new(config, Box::new(disk), self.context.clone()).unwrap();
         let interrupt = Arc::new(Counting::default());
         activate(&mut device, &driver, &interrupt);
@@ -81,8 +83,20 @@ impl Room {
     }
 }
 
+/// A device that hashes nothing, so that the log has only what is asked about.
+pub(super) fn config(name: &str) -> BlkConfig {
+    BlkConfig {
+        hash: false,
+        ..BlkConfig::new(name)
+    }
+}
+
 /// Activates with all features of the device but VIRTIO_F_EVENT_IDX, so that each batch is signalled.
-pub(super) fn activate(device: &mut BlkDevice, driver: &Driver, interrupt: &Arc<Counting>) {
+pub(super) fn activate<I: Interrupt + 'static>(
+    device: &mut BlkDevice,
+    driver: &Driver,
+    interrupt: &Arc<I>,
+) {
     let event_idx = 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
     let features = device.features() & !event_idx;
     assert!(features & (1 << VIRTIO_F_VERSION_1) != 0 && device.accept_features(features));

@@ -3,19 +3,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::{Bench, Room};
+use super::{Bench, Room, config};
 use crate::blk::BlkConfig;
 use crate::device::VirtioDevice;
 use crate::mock::{UNANSWERED, Used};
 use crate::trace::event::Fetch;
 use crate::trace::{Event, EventKind, Sink};
-
-fn quiet(name: &str) -> BlkConfig {
-    BlkConfig {
-        hash: false,
-        ..BlkConfig::new(name)
-    }
-}
 
 const READ: [&str; 8] = [
     "fetched",
@@ -35,7 +28,7 @@ fn a_read_goes_the_way_that_the_design_draws() {
         mut device,
         mut driver,
         interrupt,
-    } = room.device(quiet("a"));
+    } = room.device(config("a"));
     let head = driver.read(3, &[driver.range(0, 512), driver.range(1, 512)]);
     device.on_kick(0);
 
@@ -100,7 +93,7 @@ fn an_early_write_does_not_touch_guest_memory_when_it_runs() {
 #[test]
 fn a_flush_holds_nothing_and_a_batch_is_signalled_once() {
     let room = Room::new("");
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     let heads = [bench.driver.flush(), bench.driver.flush()];
     bench.kick();
     assert_eq!(
@@ -140,7 +133,7 @@ impl<F: Fn() -> u16 + Send> Sink for Look<F> {
 #[test]
 fn the_ledger_closes_before_the_used_index_is_visible() {
     let room = Room::new("");
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let look = Look(bench.driver.used_idx_reader(), seen.clone());
     room.context.tracer().add_sink(Box::new(look));
@@ -159,7 +152,7 @@ fn a_failed_rule_answers_without_touching_or_after_it() {
         "[[rule]]\nordinals = { from = 0, to = 1 }\nfail = \"ioerr\"\n\
          [[rule]]\npoint = \"executed\"\nordinals = { from = 1, to = 2 }\nfail = \"unsupp\"\n",
     );
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     let first = bench.driver.read(0, &[bench.driver.range(0, 512)]);
     bench.kick();
     assert_eq!(
@@ -205,7 +198,7 @@ fn a_failed_rule_answers_without_touching_or_after_it() {
 fn planted_faults_are_what_they_say() {
     let plan = |planted: &str| format!("[[rule]]\ntimes = 1\nplanted = \"{planted}\"\n");
     let room = Room::new(&plan("touch-after-completion"));
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     bench.driver.read(0, &[bench.driver.range(0, 512)]);
     bench.kick();
     let words = room.words();
@@ -223,7 +216,7 @@ fn planted_faults_are_what_they_say() {
     );
 
     let room = Room::new(&plan("lying-flush"));
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     let head = bench.driver.flush();
     bench.kick();
     assert_eq!(
@@ -240,7 +233,7 @@ fn planted_faults_are_what_they_say() {
     assert_eq!(bench.driver.status(head), 0);
 
     let room = Room::new(&plan("dropped-completion"));
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     bench.driver.read(0, &[bench.driver.range(0, 512)]);
     bench.kick();
     let words = room.words();
@@ -254,32 +247,9 @@ fn planted_faults_are_what_they_say() {
 }
 
 #[test]
-fn with_write_back_off_each_write_is_flushed_before_it_completes() {
-    let room = Room::new("[[rule]]\noperation = \"write\"\nverify = true\n");
-    let Bench {
-        mut device,
-        mut driver,
-        ..
-    } = room.device(quiet("a"));
-    device.write_config(32, &[0]);
-    let mut mode = [9];
-    device.read_config(32, &mut mode);
-    assert_eq!(mode, [0]);
-    let head = driver.write(0, &[driver.range(0, 512)]);
-    device.on_kick(0);
-    assert_eq!(driver.status(head), 0);
-    let words = room.words();
-    assert_eq!(
-        words.iter().filter(|word| *word == "executed").count(),
-        1,
-        "{words:?}"
-    );
-}
-
-#[test]
 fn nothing_is_answered_before_it_was_kicked() {
     let room = Room::new("");
-    let mut bench = room.device(quiet("a"));
+    let mut bench = room.device(config("a"));
     let head = bench.driver.read(0, &[bench.driver.range(0, 512)]);
     assert_eq!(bench.driver.status(head), UNANSWERED);
     // The wake that activation left behind looks into the ring once, in case that a kick came too early.
