@@ -102,7 +102,6 @@ pub mod size {
     ///
     /// # Errors
     /// What the serializer says.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format_size(*bytes))
     }

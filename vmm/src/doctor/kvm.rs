@@ -107,7 +107,7 @@ struct Progress {
     stopped_by: String,
 }
 
-const MEMORY_SIZE: u64 = 2 << 20;
+const MEMORY_SIZE: usize = 2 << 20;
 const PAGE_TABLES: u64 = 0x2000;
 const IDT: u64 = 0x8000;
 const STACK_TOP: u64 = 0xf000;
@@ -115,7 +115,7 @@ const STACK_TOP: u64 = 0xf000;
 fn run_payload(kvm: &Kvm) -> Result<Progress, Box<dyn std::error::Error>> {
     let vm = kvm.create_vm()?;
     vm.create_irq_chip()?;
-    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY_SIZE as usize)])?;
+    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)])?;
     map_memory(&vm, &memory)?;
     let (code, handler) = payload::bytes();
     memory.write_slice(code, GuestAddress(payload::LOAD_ADDR))?;
@@ -149,7 +149,7 @@ fn drive(vm: &VmFd, vcpu: &mut VcpuFd) -> Result<Progress, Box<dyn std::error::E
                 }
                 "the end".to_owned()
             }
-            Ok(VcpuExit::MmioWrite(payload::MMIO_ADDR, _)) => continue,
+            Ok(VcpuExit::MmioWrite(addr, _)) if addr == u64::from(payload::MMIO_ADDR) => continue,
             Ok(exit) => format!("{exit:?}"),
             Err(error) if error.errno() == libc::EINTR => continue,
             Err(error) => error.to_string(),
@@ -161,7 +161,7 @@ fn drive(vm: &VmFd, vcpu: &mut VcpuFd) -> Result<Progress, Box<dyn std::error::E
 #[expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes a raw mapping")]
 fn map_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), Box<dyn std::error::Error>> {
     let region = kvm_userspace_memory_region {
-        memory_size: MEMORY_SIZE,
+        memory_size: MEMORY_SIZE as u64,
         userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
         ..kvm_userspace_memory_region::default()
     };

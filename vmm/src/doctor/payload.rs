@@ -10,7 +10,7 @@ use std::arch::global_asm;
 /// Port that the payload reports to: one byte, the number of the step it has passed.
 pub const REPORT_PORT: u16 = 0x0e10;
 /// MMIO address that the payload writes between steps 3 and 4; nothing may be mapped there.
-pub const MMIO_ADDR: u64 = 0xd000_0000;
+pub const MMIO_ADDR: u32 = 0xd000_0000;
 /// Interrupt vector that the host injects once step 4 was reported.
 pub const VECTOR: u8 = 0x30;
 /// Guest physical address where the payload must be copied.
@@ -69,7 +69,7 @@ global_asm!(
     "pincushion_probe_end:",
     ".popsection",
     port = const REPORT_PORT,
-    mmio = const MMIO_ADDR as u32,
+    mmio = const MMIO_ADDR,
     no_interrupt = const NO_INTERRUPT,
 );
 
@@ -94,6 +94,6 @@ mod tests {
     #[test]
     fn the_payload_is_one_small_piece() {
         let (code, handler) = super::bytes();
-        assert!(code.len() < 4096 && (handler as usize) < code.len());
+        assert!(code.len() < 4096 && handler < code.len() as u64);
     }
 }
