@@ -64,6 +64,7 @@ fn bzimage_head(code_len: u32) -> Vec<u8> {
     let mut head = vec![0; 1024];
     head[0x1f1] = 1;
     head[0x1f4..0x1f8].copy_from_slice(&(code_len / 16).to_le_bytes());
+    head[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     head[0x202..0x206].copy_from_slice(b"HdrS");
     head[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
     head[0x211] = 1;

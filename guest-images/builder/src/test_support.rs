@@ -70,6 +70,7 @@ pub(crate) fn bzimage(release: &str, payload: &[u8]) -> Vec<u8> {
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
     image[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+    image[0x211] = 1; // LOADED_HIGH
     image[0x248..0x24c].copy_from_slice(&PAYLOAD_AT.to_le_bytes());
     image[0x24c..0x250].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
     let version = format!("{release} (builder@test) #1 SMP");

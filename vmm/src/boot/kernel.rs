@@ -11,19 +11,13 @@ use std::path::{Path, PathBuf};
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
+use pincushion_image::bzimage::{self, BzImageError, SetupHeader};
 use vm_memory::{Address, GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::payload::Format;
 use crate::layout::HIMEM_START;
 
-/// Offset of the setup header in a bzImage and in the zero page.
-const SETUP_HEADER: usize = 0x1f1;
-/// First bytes of a file that tell its format and hold the whole setup header.
-const HEAD_LEN: u64 = 0x280;
 /// The 64-bit entry of a bzImage, from its load address (Documentation/arch/x86/boot.rst).
 const BZIMAGE_ENTRY_64: u64 = 0x200;
-/// `xloadflags`: the kernel has the 64-bit entry.
-const XLF_KERNEL_64: u16 = 1;
 
 /// Why a kernel was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -55,14 +49,12 @@ pub enum KernelError {
         actual: u64,
     },
     /// The compressed payload of a bzImage is corrupt.
-    #[error("kernel {path} has a corrupt {format:?} payload: {source}")]
+    #[error("kernel {path} is damaged: {source}")]
     Payload {
         /// The file.
         path: PathBuf,
-        /// The compression.
-        format: Format,
-        /// The decoder's error.
-        source: io::Error,
+        /// What is wrong with it.
+        source: BzImageError,
     },
     /// A bzImage with an unknown compression and without a 64-bit entry.
     #[error(
@@ -119,13 +111,13 @@ pub fn load(path: &Path, memory: &GuestMemoryMmap) -> Result<LoadedKernel, Kerne
     let len = file.metadata().map_err(read_error)?.len();
     let mut head = Vec::new();
     Read::by_ref(&mut file)
-        .take(HEAD_LEN)
+        .take(SetupHeader::LEN as u64)
         .read_to_end(&mut head)
         .map_err(read_error)?;
     if head.starts_with(b"\x7fELF") {
         return load_elf(path, &mut file, len, memory);
     }
-    let Some(header) = BzHeader::parse(&head) else {
+    let Some(header) = SetupHeader::parse(&head) else {
         return Err(KernelError::NotAKernel {
             path: path.to_owned(),
         });
@@ -137,7 +129,7 @@ pub fn load(path: &Path, memory: &GuestMemoryMmap) -> Result<LoadedKernel, Kerne
             actual: len,
         });
     }
-    match unpack(path, &mut file, &header)? {
+    match unpack(path, &mut file)? {
         Some(elf) => {
             let len = elf.len() as u64;
             load_elf(path, &mut Cursor::new(elf), len, memory)
@@ -220,14 +212,6 @@ fn field16(bytes: &[u8], at: usize) -> u16 {
         .map_or(0, u16::from_le_bytes)
 }
 
-fn field32(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .copied()
-        .map_or(0, u32::from_le_bytes)
-}
-
 fn field64(bytes: &[u8], at: usize) -> u64 {
     bytes
         .get(at..)
@@ -236,82 +220,35 @@ fn field64(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
-/// What we need from a bzImage's setup header (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct BzHeader {
-    setup_len: u64,
-    code_len: u64,
-    xloadflags: u16,
-    payload_offset: u64,
-    payload_len: u64,
-    init_size: u64,
-}
-
-impl BzHeader {
-    /// `None` where `head` does not start a bzImage.
-    fn parse(head: &[u8]) -> Option<Self> {
-        if head.get(0x202..0x206) != Some(b"HdrS") || head.get(0x211)? & 1 == 0 {
-            return None;
-        }
-        let setup_sects = match head[SETUP_HEADER] {
-            0 => 4,
-            sectors => u64::from(sectors),
-        };
-        Some(Self {
-            setup_len: (setup_sects + 1) * 512,
-            code_len: u64::from(field32(head, 0x1f4)) * 16,
-            xloadflags: field16(head, 0x236),
-            payload_offset: u64::from(field32(head, 0x248)),
-            payload_len: u64::from(field32(head, 0x24c)),
-            init_size: u64::from(field32(head, 0x260)),
-        })
-    }
-
-    /// Least length of the file. The payload is part of the code, so it needs no look of its own
-    /// unless the header is wrong.
-    fn file_len(&self) -> u64 {
-        self.setup_len + self.code_len.max(self.payload_offset + self.payload_len)
-    }
-}
-
 /// The ELF inside a bzImage; `None` where the kernel has to unpack itself.
-fn unpack(path: &Path, file: &mut File, header: &BzHeader) -> Result<Option<Vec<u8>>, KernelError> {
-    let mut payload = Vec::new();
-    file.seek(SeekFrom::Start(header.setup_len + header.payload_offset))
-        .and_then(|_| {
-            Read::by_ref(file)
-                .take(header.payload_len)
-                .read_to_end(&mut payload)
-        })
+fn unpack(path: &Path, file: &mut File) -> Result<Option<Vec<u8>>, KernelError> {
+    let mut image = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut image))
         .map_err(|source| KernelError::Read {
             path: path.to_owned(),
             source,
         })?;
-    let Some(format) = Format::of(&payload) else {
-        log::info!(
-            "{}: unknown payload compression, the kernel unpacks itself",
-            path.display()
-        );
-        return Ok(None);
-    };
-    let unpacked = format
-        .unpack(&payload)
-        .map_err(|source| KernelError::Payload {
+    match bzimage::extract_vmlinux(&image) {
+        Ok(vmlinux) => Ok(Some(vmlinux)),
+        Err(error) if error.may_unpack_itself() => {
+            log::info!("{}: the kernel unpacks itself: {error}", path.display());
+            Ok(None)
+        }
+        Err(source) => Err(KernelError::Payload {
             path: path.to_owned(),
-            format,
             source,
-        })?;
-    // A payload that is not ELF (an old or a foreign kernel) is for the kernel's own decompressor.
-    Ok(unpacked.starts_with(b"\x7fELF").then_some(unpacked))
+        }),
+    }
 }
 
 fn load_bzimage(
     path: &Path,
     file: &mut File,
-    header: &BzHeader,
+    header: &SetupHeader,
     memory: &GuestMemoryMmap,
 ) -> Result<LoadedKernel, KernelError> {
-    if header.xloadflags & XLF_KERNEL_64 == 0 {
+    if !header.has_64_bit_entry() {
         return Err(KernelError::NoEntry {
             path: path.to_owned(),
         });
@@ -323,7 +260,7 @@ fn load_bzimage(
         entry: Entry::Linux64(GuestAddress(start.saturating_add(BZIMAGE_ENTRY_64))),
         end: loaded
             .kernel_end
-            .max(start.saturating_add(header.init_size)),
+            .max(start.saturating_add(header.init_size())),
         setup_header: loaded.setup_header,
     })
 }

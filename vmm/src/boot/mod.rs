@@ -6,4 +6,3 @@ pub(crate) mod entry;
 pub mod initrd;
 pub mod kernel;
 pub(crate) mod memory_map;
-pub mod payload;
