@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use pincushion_devices::backend::{
-    Backend, Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
+    Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
 };
 use pincushion_devices::blk::{self, BlkDevice};
 use pincushion_devices::context::Context;
@@ -12,8 +12,8 @@ use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::{Plan, PlanError};
 use pincushion_devices::trace::{JsonLines, Tracer};
 
-use crate::config::{BlkConfig, DiskBackend, OnReset, VmConfig};
-use crate::machine::{self, MachineConfig};
+use crate::config::{BlkConfig, DiskBackend, VmConfig};
+use crate::machine::MachineConfig;
 
 /// What a machine's devices share, and the devices.
 pub struct Assembly {
@@ -65,7 +65,7 @@ pub enum AssemblyError {
         source: std::io::Error,
     },
     /// The event log's file.
-    #[error("--events {}: cannot create it", path.display())]
+    #[error("--events {}: cannot create it{}", path.display(), way_out(source))]
     Events {
         /// Which.
         path: PathBuf,
@@ -75,6 +75,15 @@ pub enum AssemblyError {
     /// The plan has a rule that cannot be meant.
     #[error(transparent)]
     Plan(#[from] PlanError),
+}
+
+/// A log is never written over another.
+fn way_out(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists => "; name a new file or remove this one",
+        std::io::ErrorKind::NotFound => "; its directory has to be there",
+        _ => "",
+    }
 }
 
 impl Assembly {
@@ -138,8 +147,7 @@ fn open(config: &BlkConfig, id: &str) -> Result<Box<dyn Disk>, AssemblyError> {
         direct: config.direct,
     };
     let backend = match config.backend {
-        DiskBackend::File => Backend::File,
-        DiskBackend::Uring => Backend::Uring,
+        DiskBackend::Image(backend) => backend,
         DiskBackend::Memory => return in_memory(config, id),
     };
     open_disk(&DiskOptions { backend, file }).map_err(|source| AssemblyError::Disk {
@@ -178,10 +186,7 @@ impl VmConfig {
             cmdline: self.cmdline.clone(),
             vcpus: u8::try_from(self.cpus).unwrap_or(u8::MAX),
             memory_bytes: self.memory,
-            on_reset: match self.on_reset {
-                OnReset::Exit => machine::OnReset::Exit,
-                OnReset::Reboot => machine::OnReset::Reboot,
-            },
+            on_reset: self.on_reset,
             ..MachineConfig::new(self.kernel.clone().unwrap_or_default())
         }
     }

@@ -6,7 +6,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "memfd_create, sysinfo and madvise are system calls without a safe wrapper"
+    reason = "memfd_create, fallocate and madvise are system calls without a safe wrapper"
 )]
 
 use std::fs::File;
@@ -15,6 +15,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::config::units::format_size;
+use crate::host_memory;
 use crate::layout::{HIGH_RAM_START, LOW_RAM_END};
 
 /// Smallest memory of a machine, in bytes: the boot structures and a small payload.
@@ -40,11 +42,13 @@ pub enum MemoryError {
         bytes: u64,
     },
     /// More than the host's RAM.
-    #[error("memory of {bytes} bytes is more than this host has ({host} bytes): ask for less")]
+    #[error(
+        "memory of {bytes} bytes is more than this host has ({host} bytes, or its control group may use): give a smaller --memory"
+    )]
     MoreThanHost {
         /// What was asked for.
         bytes: u64,
-        /// Total RAM of the host.
+        /// RAM of the host, or what our control group may use of it.
         host: u64,
     },
     /// The memfd could not be made or sized.
@@ -84,7 +88,8 @@ pub fn ranges(bytes: u64) -> Vec<(u64, u64)> {
 /// # Errors
 /// Refuses sizes below [`MIN_MEMORY`], not a multiple of the page size, or beyond the host's RAM.
 pub fn create(bytes: u64) -> Result<GuestMemoryMmap, MemoryError> {
-    check_size(bytes, host_ram_bytes())?;
+    check_size(bytes, host_memory::total().unwrap_or(u64::MAX))?;
+    warn_if_scarce(bytes);
     let file = memfd(bytes).map_err(|source| MemoryError::Create { bytes, source })?;
     let mut offset = 0;
     let mut files = Vec::new();
@@ -148,6 +153,17 @@ fn check_size(bytes: u64, host: u64) -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// The host may free more by the time the guest needs it, so this is no refusal.
+fn warn_if_scarce(bytes: u64) {
+    if let Some(available) = host_memory::available().filter(|available| *available < bytes) {
+        log::warn!(
+            "the guest may use {} of memory, but this host has only {} MiB to spare now",
+            format_size(bytes),
+            available >> 20
+        );
+    }
+}
+
 fn memfd(bytes: u64) -> io::Result<File> {
     // SAFETY: the name is a C string; the call has no other pointer.
     let fd = unsafe { libc::memfd_create(c"pincushion-ram".as_ptr(), libc::MFD_CLOEXEC) };
@@ -168,16 +184,6 @@ fn prefer_huge_pages(memory: &GuestMemoryMmap) {
         // SAFETY: the range is exactly the mapping of this region, and the advice changes no content.
         unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
     }
-}
-
-fn host_ram_bytes() -> u64 {
-    // SAFETY: sysinfo is plain data for which all zeros is a value.
-    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` outlives the call and has the type that the call fills.
-    if unsafe { libc::sysinfo(&mut info) } < 0 {
-        return u64::MAX;
-    }
-    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 #[cfg(test)]

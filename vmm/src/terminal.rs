@@ -10,7 +10,9 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once};
+
+use crate::lock::lock;
 
 /// The terminal's settings from before raw mode; `None` when it is as it was.
 static ORIGINAL: Mutex<Option<libc::termios>> = Mutex::new(None);
@@ -35,7 +37,7 @@ impl RawTerminal {
         if unsafe { libc::tcgetattr(stdin.as_raw_fd(), &mut settings) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        *ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
+        *lock(&ORIGINAL) = Some(settings);
         restore_on_every_way_out();
         // SAFETY: changes only `settings`.
         unsafe { libc::cfmakeraw(&mut settings) };
@@ -56,10 +58,7 @@ impl Drop for RawTerminal {
 }
 
 extern "C" fn restore() {
-    let original = ORIGINAL
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let original = lock(&ORIGINAL).take();
     if let Some(settings) = original {
         // SAFETY: `settings` came from tcgetattr and outlives the call.
         unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &settings) };

@@ -53,7 +53,7 @@ pub enum OpenError {
     /// Somebody else uses it.
     #[error(
         "disk image {path:?} is in use by {holder}: stop that first, \
-         or give each machine its own copy (several may share it if all open it with readonly=on)"
+         or give each machine its own copy (several may share it if all open it with read-only)"
     )]
     Locked {
         /// The image.
@@ -62,7 +62,7 @@ pub enum OpenError {
         holder: Holder,
     },
     /// The host would let us read, but not write.
-    #[error("disk image {path:?} is read-only for this user: make it writable, or add readonly=on")]
+    #[error("disk image {path:?} is read-only for this user: make it writable, or add read-only")]
     ReadOnly {
         /// The image.
         path: PathBuf,

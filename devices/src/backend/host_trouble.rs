@@ -67,7 +67,7 @@ fn a_file_that_may_only_be_read_is_offered_as_read_only() {
         eprintln!("skipped: root may write every file");
         return;
     }
-    assert!(refusal(options(&path)).contains("readonly=on"));
+    assert!(refusal(options(&path)).contains("add read-only"));
     std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     assert!(refusal(options(&path)).contains("no permission"));
 }

@@ -135,7 +135,7 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
             .take();
         return match (stopped_as, &exit) {
             (Some(end), Exit::Stopped) => end,
-            _ => (word(&exit), exit.to_string()),
+            _ => (exit.word(), exit.to_string()),
         };
     }
     unreachable!("boots are not counted to an end")
@@ -175,18 +175,6 @@ fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, M
     }
     let left = recipe.limit.saturating_sub(began.elapsed());
     Ok(running.wait(Some(left)))
-}
-
-/// How the event log calls an exit.
-fn word(exit: &Exit) -> &'static str {
-    match exit {
-        Exit::PowerOff => "power-off",
-        Exit::Reset => "reset",
-        Exit::Panic { .. } | Exit::TripleFault { .. } => "panic",
-        Exit::Hang { .. } => "hang",
-        Exit::Stopped => "stopped",
-        Exit::Failed { .. } => "failed",
-    }
 }
 
 /// The machine's configuration.

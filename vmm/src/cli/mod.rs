@@ -7,7 +7,6 @@ mod doctor;
 mod external;
 mod run;
 mod run_args;
-mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -60,21 +59,6 @@ pub fn main() -> ExitCode {
         Command::External(argv) => external::exec(&argv),
     };
     ExitCode::from(code)
-}
-
-/// Prints an error with its causes, each behind a colon, as one line.
-fn complain(error: &dyn std::error::Error) {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some messages hold their cause already.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    eprintln!("pincushion: {text}");
 }
 
 #[cfg(test)]

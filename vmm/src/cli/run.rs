@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pincushion_devices::fault::Plan;
 use pincushion_devices::trace::event::EventKind;
 
-use super::complain;
 use super::run_args::RunArgs;
-use super::signals::StopOnSignal;
 use crate::assembly::{Assembly, AssemblyError};
+use crate::causes::with_causes;
 use crate::config::{ConfigError, ConsoleTarget, VmConfig};
 use crate::console::Console;
 use crate::doctor::{KvmAbility, probe};
 use crate::exit_code;
-use crate::machine::{Exit, Machine, MachineError, Parts};
+use crate::machine::{Exit, Machine, MachineError, Parts, StopHandle};
+use crate::signals::{OnSignal, leave};
 
 /// Runs the guest to its end.
 pub fn run(mut args: RunArgs) -> u8 {
@@ -54,21 +54,17 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         ..Parts::default()
     };
     let machine = Machine::new(config.machine(), parts)?;
-    if let KvmAbility::PayloadsOnly { fails_at, .. } = probe() {
-        log::warn!(
-            "this KVM fails at {fails_at}, so a stock kernel will not get far: `pincushion nested -- run ...` boots it"
-        );
-    }
+    let ability = probe();
+    warn_of_limits(&ability);
     let signal = Arc::new(AtomicU8::new(0));
-    let stop = machine.stop_handle();
-    let _stop_on_signal = StopOnSignal::new(signal.clone(), move || stop.stop())?;
+    let _on_signal = stop_on_signal(signal.clone(), machine.stop_handle())?;
     assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
     let mut running = machine.start()?;
     let exit = running.wait(config.limit);
     let waiting = assembly.context.waiting();
     assembly.context.finish();
     drop(running);
-    let (how, detail) = (how(&exit).to_owned(), exit.to_string());
+    let (how, detail) = (exit.word().to_owned(), exit.to_string());
     assembly
         .tracer
         .emit(|| EventKind::MachineEnded { how, detail });
@@ -76,8 +72,47 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     Ok(match (&exit, signal.load(Ordering::Relaxed)) {
         (Exit::Stopped, 0) => exit_code::OK,
         (Exit::Stopped, code) => code,
+        (exit, _) if is_for_the_nested_machine(exit, &ability) => {
+            eprintln!("pincushion: {NESTED_ADVICE}");
+            exit_code::NO_USABLE_KVM
+        }
         (exit, _) => code(exit),
     })
+}
+
+const NESTED_ADVICE: &str = "boot this guest in the nested machine, by `pincushion nested -- run ...` with the same flags; \
+     `pincushion doctor` says what this KVM lacks";
+
+fn warn_of_limits(ability: &KvmAbility) {
+    if let KvmAbility::PayloadsOnly { fails_at, .. } = ability {
+        log::warn!(
+            "this KVM fails at {fails_at}, so a stock kernel will not get far: {NESTED_ADVICE}"
+        );
+    }
+}
+
+/// Whether the guest ended by what this KVM cannot do. A guest on such a KVM may also fall by its own fault; in the nested
+/// machine that shows.
+fn is_for_the_nested_machine(exit: &Exit, ability: &KvmAbility) -> bool {
+    let is_suspect = matches!(exit, Exit::KvmGaveUp { .. } | Exit::TripleFault { .. });
+    is_suspect && !ability.runs_stock_kernels()
+}
+
+/// The first signal stops the guest, so that everything is put in order, and leaves its exit code in `code`; the second leaves
+/// at once.
+fn stop_on_signal(code: Arc<AtomicU8>, stop: StopHandle) -> std::io::Result<OnSignal> {
+    OnSignal::new(move |signal| {
+        let ends_with = 128 + u8::try_from(signal).unwrap_or(0);
+        if code.swap(ends_with, Ordering::Relaxed) != 0 {
+            leave(signal);
+        }
+        eprintln!("pincushion: stopping the guest; once more leaves at once");
+        stop.stop();
+    })
+}
+
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("pincushion: {}", with_causes(error));
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> ConfigError {
@@ -108,26 +143,13 @@ fn report(exit: &Exit, waiting: &[pincushion_devices::fault::Waiting]) {
     }
 }
 
-/// The word of [`EventKind::MachineEnded`].
-#[must_use]
-pub fn how(exit: &Exit) -> &'static str {
-    match exit {
-        Exit::PowerOff => "power-off",
-        Exit::Reset => "reset",
-        Exit::Panic { .. } | Exit::TripleFault { .. } => "panic",
-        Exit::Hang { .. } => "hang",
-        Exit::Stopped => "stopped",
-        Exit::Failed { .. } => "failed",
-    }
-}
-
 fn code(exit: &Exit) -> u8 {
     match exit {
         Exit::PowerOff | Exit::Stopped => exit_code::OK,
         Exit::Reset => exit_code::GUEST_RESET,
         Exit::Panic { .. } | Exit::TripleFault { .. } => exit_code::GUEST_PANIC,
         Exit::Hang { .. } => exit_code::HANG,
-        Exit::Failed { .. } => exit_code::FAILED,
+        Exit::KvmGaveUp { .. } | Exit::Failed { .. } => exit_code::FAILED,
     }
 }
 

@@ -39,13 +39,13 @@ pub struct RunArgs {
     /// Fault plan in TOML (docs/fault-plan.md)
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Write the event log here, one JSON object per line
+    /// Write the event log to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// Open a gate of the plan from the start; may be repeated
     #[arg(long = "open-gate", value_name = "NAME")]
     pub open_gates: Vec<String>,
-    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=file|uring|memory][,fetch=early|late]; may be repeated
+    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
 }

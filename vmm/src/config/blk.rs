@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pincushion_devices::backend::Backend;
 use pincushion_devices::trace::event::Fetch;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ pub struct BlkConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Refuse writes (VIRTIO_BLK_F_RO).
-    #[serde(default, alias = "ro")]
+    #[serde(default, alias = "ro", alias = "readonly")]
     pub read_only: bool,
     /// Bypass the host's page cache (O_DIRECT).
     #[serde(default)]
@@ -28,15 +29,50 @@ pub struct BlkConfig {
     pub fetch: Fetch,
 }
 
-/// How a disk image is read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// How a disk's bytes are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Spelled", into = "Spelled")]
 pub enum DiskBackend {
-    /// Positioned reads and writes, done when they return.
-    #[default]
-    File,
-    /// io_uring, one submission per batch.
-    Uring,
+    /// From and to the image.
+    Image(Backend),
     /// The image is read into memory, and changes are lost when the machine ends.
     Memory,
+}
+
+impl Default for DiskBackend {
+    fn default() -> Self {
+        Self::Image(Backend::default())
+    }
+}
+
+/// The words of a configuration.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Spelled {
+    Auto,
+    File,
+    Uring,
+    Memory,
+}
+
+impl From<Spelled> for DiskBackend {
+    fn from(spelled: Spelled) -> Self {
+        match spelled {
+            Spelled::Auto => Self::Image(Backend::Auto),
+            Spelled::File => Self::Image(Backend::File),
+            Spelled::Uring => Self::Image(Backend::Uring),
+            Spelled::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<DiskBackend> for Spelled {
+    fn from(backend: DiskBackend) -> Self {
+        match backend {
+            DiskBackend::Image(Backend::Auto) => Self::Auto,
+            DiskBackend::Image(Backend::File) => Self::File,
+            DiskBackend::Image(Backend::Uring) => Self::Uring,
+            DiskBackend::Memory => Self::Memory,
+        }
+    }
 }

@@ -9,4 +9,6 @@ pub mod units;
 mod vm;
 
 pub use blk::{BlkConfig, DiskBackend};
-pub use vm::{ConfigError, ConsoleTarget, OnReset, VmConfig};
+pub use vm::{ConfigError, ConsoleTarget, VmConfig};
+
+pub use crate::machine::OnReset;

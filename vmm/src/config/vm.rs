@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::blk::BlkConfig;
 use super::units;
+use crate::layout::MAX_VCPUS;
+use crate::machine::OnReset;
 
-/// Most vCPUs that a machine may have.
-pub const MAX_VCPUS: u32 = 16;
 /// Least memory that any kernel boots with, in bytes.
 pub const MIN_MEMORY: u64 = 16 << 20;
 
@@ -68,17 +68,6 @@ pub enum ConsoleTarget {
     File(PathBuf),
     /// Nowhere.
     Off,
-}
-
-/// What a reset by the guest does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnReset {
-    /// The machine ends with its own exit code.
-    #[default]
-    Exit,
-    /// The guest boots anew.
-    Reboot,
 }
 
 /// What is wrong with a configuration.
@@ -149,7 +138,7 @@ impl VmConfig {
         if self.kernel.is_none() {
             return wrong("no kernel: give --kernel PATH (a bzImage or an ELF vmlinux), or `kernel = ...` in the file".into());
         }
-        if self.cpus == 0 || self.cpus > MAX_VCPUS {
+        if self.cpus == 0 || self.cpus > u32::from(MAX_VCPUS) {
             return wrong(format!(
                 "--cpus {}: a machine has 1 to {MAX_VCPUS} vCPUs",
                 self.cpus
@@ -285,7 +274,7 @@ mod tests {
                         id: Some("a".into()),
                         read_only: false,
                         direct: false,
-                        backend: super::super::DiskBackend::File,
+                        backend: super::super::DiskBackend::default(),
                         fetch: pincushion_devices::trace::event::Fetch::Late,
                     });
                 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::kvm::{KvmAbility, probe};
+use crate::host_memory;
+use crate::nested::is_inside;
 
 /// How well a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,25 +33,69 @@ pub struct Check {
     pub advice: String,
 }
 
-/// Looks at everything that Pincushion needs from a host.
+impl Check {
+    fn good(name: &'static str, seen: String) -> Self {
+        Self {
+            name,
+            health: Health::Good,
+            seen,
+            advice: String::new(),
+        }
+    }
+}
+
+/// Looks at everything that Pincushion needs from a host, or in the nested machine, where guests only run.
 #[must_use]
 pub fn examine() -> Vec<Check> {
     let ability = probe();
+    if is_inside() {
+        return examine_inside(&ability);
+    }
     let needs_nested = !ability.runs_stock_kernels();
-    let mut checks = vec![kvm(&ability), qemu(needs_nested)];
-    checks.push(program(
+    vec![
+        kvm(&ability),
+        qemu(needs_nested),
+        file_system_tools(),
+        program(
+            "apt-get",
+            &["apt-get"],
+            "not a Debian host: give kernels by path (--kernel PATH)",
+        ),
+        memory(),
+        io_uring(),
+    ]
+}
+
+fn examine_inside(ability: &KvmAbility) -> Vec<Check> {
+    let here = "not needed inside the nested machine";
+    let mut kvm = kvm(ability);
+    if !ability.runs_stock_kernels() {
+        kvm.health = Health::Missing;
+        kvm.advice =
+            "the nested machine cannot nest once more: report this with its console (--log FILE)"
+                .into();
+    }
+    let mut tools = file_system_tools();
+    if tools.health == Health::Missing {
+        tools.health = Health::Fair;
+        tools.advice = format!("{here} by `run`; scenarios bring them (`pincushion test run`)");
+    }
+    vec![
+        kvm,
+        Check::good("qemu", here.into()),
+        tools,
+        Check::good("apt-get", here.into()),
+        memory(),
+        io_uring(),
+    ]
+}
+
+fn file_system_tools() -> Check {
+    program(
         "mke2fs and e2fsck",
         &["mke2fs", "e2fsck", "debugfs"],
         "install e2fsprogs: scenarios make and check their file systems with it",
-    ));
-    checks.push(program(
-        "apt-get",
-        &["apt-get"],
-        "not a Debian host: give kernels by path (--kernel PATH)",
-    ));
-    checks.push(memory());
-    checks.push(io_uring());
-    checks
+    )
 }
 
 fn kvm(ability: &KvmAbility) -> Check {
@@ -77,29 +123,13 @@ fn kvm(ability: &KvmAbility) -> Check {
 fn qemu(needed: bool) -> Check {
     const INSTALL: &str = "apt-get install -y --no-install-recommends qemu-system-x86";
     match find_program("qemu-system-x86_64") {
-        Some(path) => Check {
-            name: "qemu",
-            health: Health::Good,
-            seen: path,
-            advice: String::new(),
-        },
+        Some(path) => Check::good("qemu", path),
+        None if !needed => Check::good("qemu", "not installed, not needed".into()),
         None => Check {
             name: "qemu",
-            health: if needed {
-                Health::Missing
-            } else {
-                Health::Good
-            },
-            seen: if needed {
-                "not installed, and the nested machine needs it".into()
-            } else {
-                "not installed, not needed".into()
-            },
-            advice: if needed {
-                format!("`{INSTALL}` (the demo and the tests do it when they are root)")
-            } else {
-                String::new()
-            },
+            health: Health::Missing,
+            seen: "not installed, and the nested machine needs it".into(),
+            advice: format!("`{INSTALL}` (the demo and the tests do it when they are root)"),
         },
     }
 }
@@ -111,12 +141,7 @@ fn program(name: &'static str, programs: &[&str], advice: &str) -> Check {
         .filter(|program| find_program(program).is_none())
         .collect();
     if missing.is_empty() {
-        return Check {
-            name,
-            health: Health::Good,
-            seen: "found".into(),
-            advice: String::new(),
-        };
+        return Check::good(name, "found".into());
     }
     Check {
         name,
@@ -127,13 +152,7 @@ fn program(name: &'static str, programs: &[&str], advice: &str) -> Check {
 }
 
 fn memory() -> Check {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available_kib: u64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0);
+    let available_kib = host_memory::available().unwrap_or(0) >> 10;
     let enough = available_kib >= 4 << 20;
     Check {
         name: "memory",
@@ -149,12 +168,7 @@ fn memory() -> Check {
 
 fn io_uring() -> Check {
     match ::io_uring::IoUring::new(2) {
-        Ok(_) => Check {
-            name: "io_uring",
-            health: Health::Good,
-            seen: "allowed".into(),
-            advice: String::new(),
-        },
+        Ok(_) => Check::good("io_uring", "allowed".into()),
         Err(error) => Check {
             name: "io_uring",
             health: Health::Fair,

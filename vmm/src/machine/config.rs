@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::layout::{CMDLINE_MAX, MAX_VCPUS};
 
 use super::error::MachineError;
 
 /// What happens when the guest resets the machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnReset {
     /// The run ends with [`super::Exit::Reset`].
     #[default]

@@ -31,11 +31,33 @@ pub enum Exit {
     },
     /// The caller stopped it.
     Stopped,
-    /// KVM or the host failed.
+    /// KVM could not go on with a vCPU: an instruction that it cannot emulate, or a state that it refuses.
+    KvmGaveUp {
+        /// Which vCPU.
+        vcpu: u8,
+        /// What KVM said, and where.
+        reason: String,
+    },
+    /// The host or one of our threads failed.
     Failed {
         /// What happened.
         reason: String,
     },
+}
+
+impl Exit {
+    /// The word of [`EventKind::MachineEnded`](pincushion_devices::trace::EventKind::MachineEnded).
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Exit::PowerOff => "power-off",
+            Exit::Reset => "reset",
+            Exit::Panic { .. } | Exit::TripleFault { .. } => "panic",
+            Exit::Hang { .. } => "hang",
+            Exit::Stopped => "stopped",
+            Exit::KvmGaveUp { .. } | Exit::Failed { .. } => "failed",
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -59,6 +81,7 @@ impl fmt::Display for Exit {
                 Ok(())
             }
             Exit::Stopped => write!(f, "the machine was stopped"),
+            Exit::KvmGaveUp { vcpu, reason } => write!(f, "KVM gave up on vcpu{vcpu}: {reason}"),
             Exit::Failed { reason } => write!(f, "the machine failed: {reason}"),
         }
     }

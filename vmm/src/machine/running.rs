@@ -204,9 +204,7 @@ impl Running {
                 return;
             }
             MachineEvent::TripleFault { vcpu } => Exit::TripleFault { vcpu },
-            MachineEvent::VcpuFailed { vcpu, reason } => Exit::Failed {
-                reason: format!("vcpu{vcpu}: {reason}"),
-            },
+            MachineEvent::VcpuFailed { vcpu, reason } => Exit::KvmGaveUp { vcpu, reason },
             MachineEvent::DevicesFailed => Exit::Failed {
                 reason: "the device thread panicked".to_owned(),
             },

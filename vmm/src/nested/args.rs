@@ -78,10 +78,8 @@ pub(super) fn named_files(words: &[String], is_file: impl Fn(&Path) -> bool) -> 
     let mut found: Vec<Named> = Vec::new();
     for word in words {
         let is_read_only = word.split(',').any(|part| {
-            matches!(
-                part,
-                "ro" | "ro=on" | "readonly" | "readonly=on" | "read_only=true"
-            )
+            let (key, value) = part.split_once('=').unwrap_or((part, "on"));
+            matches!(key, "ro" | "readonly" | "read-only") && matches!(value, "on" | "true")
         });
         let whole = std::iter::once((None, word.as_str()));
         let parts = word.split(',').map(|part| match part.split_once('=') {
@@ -126,10 +124,10 @@ mod tests {
     #[test]
     fn files_are_found_in_every_place_of_a_command_line() {
         let line = words(
-            "run --kernel vmlinuz --initrd=init --blk path=a.img,id=a --blk path=b.img,ro --cmdline quiet",
+            "run --kernel vmlinuz --initrd=init --blk path=a.img,id=a --blk path=b.img,ro --blk path=c.img,read-only=on --cmdline quiet",
         );
         let is_file = |path: &Path| {
-            ["vmlinuz", "init", "a.img", "b.img"]
+            ["vmlinuz", "init", "a.img", "b.img", "c.img"]
                 .iter()
                 .any(|f| path == Path::new(f))
         };
@@ -144,6 +142,7 @@ mod tests {
                 named("init", Access::Read),
                 named("a.img", Access::Disk),
                 named("b.img", Access::Read),
+                named("c.img", Access::Read),
             ]
         );
     }

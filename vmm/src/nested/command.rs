@@ -20,6 +20,7 @@ use super::image::{boot_files, find_agent};
 use super::machine::NestedMachine;
 use super::qemu::ensure_qemu;
 use super::signals::Forwarder;
+use crate::causes::with_causes;
 use crate::exit_code;
 
 /// Variables that are the same in there.
@@ -36,7 +37,7 @@ const ENVIRONMENT: [&str; 6] = [
 #[must_use]
 pub fn command(args: NestedArgs) -> u8 {
     run(&args).unwrap_or_else(|error| {
-        complain(&error);
+        eprintln!("pincushion nested: {}", with_causes(&error));
         error.exit_code()
     })
 }
@@ -45,16 +46,6 @@ pub fn command(args: NestedArgs) -> u8 {
 #[must_use]
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
-}
-
-fn complain(error: &NestedError) {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(why) = cause {
-        text = format!("{text}: {why}");
-        cause = why.source();
-    }
-    eprintln!("pincushion nested: {text}");
 }
 
 fn run(args: &NestedArgs) -> Result<u8, NestedError> {

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use pincushion_abi::nested::{Hello, Request, VERSION};
@@ -13,6 +13,7 @@ use super::process::Process;
 use super::session::{Channel, Session, Signaller, Silence, Trouble, read_hello};
 use super::transfer::{self, Content, Stop};
 use super::{qemu, tsc};
+use crate::lock::lock;
 
 /// How many machines are booted until one is well. Emulation has two rare accidents, both gone with a fresh boot: the kernel
 /// calibrates its clock wrongly, or stumbles over code that it rewrote.
@@ -126,10 +127,7 @@ impl NestedMachine {
     /// The last lines of the machine's console.
     #[must_use]
     pub fn console(&self) -> String {
-        self.process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .console()
+        lock(&self.process).console()
     }
 
     /// A handle that sends signals to what runs here, for a signal handler's thread.
@@ -236,7 +234,7 @@ impl NestedMachine {
                 limit: transfer::SILENCE_LIMIT,
             },
             Trouble::Silence(Silence::Gone(why)) => {
-                let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut process = lock(&self.process);
                 let words = process.wait();
                 NestedError::Gone {
                     doing: doing() + &why.map(|why| format!(": {why}")).unwrap_or_default(),

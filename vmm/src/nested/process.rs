@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +24,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_s
 use rustix::process::{getpid, set_parent_process_death_signal};
 
 use super::error::{NestedError, host, host_file};
+use crate::lock::lock;
 
 /// How much of the console and of standard error is kept for messages, in bytes.
 const TAIL: usize = 4096;
@@ -253,11 +254,6 @@ fn wait_for_any(pipes: &[(Stream, Option<OwnedFd>)]) -> io::Result<Option<usize>
         }
     }
     Ok(None)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Text is whole enough for a message after any panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The end of a text that may be long.

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pincushion_abi::nested::{Frame, Hello, Kind, Reply, Request, WINDOW, WireError};
 
 use super::error::{NestedError, host};
+use crate::lock::lock;
 
 /// How long the machine may leave a full socket unread before it counts as hung.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -306,9 +307,4 @@ pub(super) fn read_hello(frame: &Frame) -> Result<Hello, Trouble> {
         Kind::Hello => Ok(frame.parse()?),
         _ => Err(unexpected(frame)),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The table is whole after any panic; a stream with half a frame is refused by its mark.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
