@@ -75,8 +75,8 @@ impl VcpuThread {
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| vcpu.run()));
-                let panicked = |_| Some(vcpu.failed("a panic of its thread".to_owned()));
-                if let Some(event) = ran.unwrap_or_else(panicked) {
+                let panicked = MachineEvent::VcpuPanicked { vcpu: index };
+                if let Some(event) = ran.unwrap_or(Some(panicked)) {
                     // Closed channels mean that nobody is interested any more.
                     let _ = events.send(event);
                 }

@@ -311,7 +311,7 @@ fn a_handler_that_panics_ends_the_run_and_not_this_process() {
     let Some(exit) = run(&payload, parts, LIMIT) else {
         return;
     };
-    let Exit::KvmGaveUp { reason, .. } = exit else {
+    let Exit::Failed { reason } = exit else {
         panic!("{exit:?}")
     };
     assert!(reason.contains("panic"), "{reason}");

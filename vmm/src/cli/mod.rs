@@ -5,6 +5,7 @@
 
 mod doctor;
 mod external;
+mod kvm_limits;
 mod run;
 mod run_args;
 

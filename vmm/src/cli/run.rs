@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pincushion_devices::fault::Plan;
 use pincushion_devices::trace::event::EventKind;
 
+use super::kvm_limits::{KvmLimits, NESTED_ADVICE, NeedsMoreKvm};
 use super::run_args::RunArgs;
 use crate::assembly::{Assembly, AssemblyError};
 use crate::causes::with_causes;
 use crate::config::{ConfigError, ConsoleTarget, VmConfig};
 use crate::console::Console;
-use crate::doctor::{KvmAbility, probe};
 use crate::exit_code;
 use crate::machine::{Exit, Machine, MachineError, Parts, StopHandle};
 use crate::signals::{OnSignal, leave};
@@ -54,8 +54,8 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         ..Parts::default()
     };
     let machine = Machine::new(config.machine(), parts)?;
-    let ability = probe();
-    warn_of_limits(&ability);
+    let limits = KvmLimits::probe();
+    limits.check(&config.kernel.clone().unwrap_or_default())?;
     let signal = Arc::new(AtomicU8::new(0));
     let _on_signal = stop_on_signal(signal.clone(), machine.stop_handle())?;
     assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
@@ -72,30 +72,12 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     Ok(match (&exit, signal.load(Ordering::Relaxed)) {
         (Exit::Stopped, 0) => exit_code::OK,
         (Exit::Stopped, code) => code,
-        (exit, _) if is_for_the_nested_machine(exit, &ability) => {
+        (exit, _) if limits.may_explain(exit) => {
             eprintln!("pincushion: {NESTED_ADVICE}");
             exit_code::NO_USABLE_KVM
         }
         (exit, _) => code(exit),
     })
-}
-
-const NESTED_ADVICE: &str = "boot this guest in the nested machine, by `pincushion nested -- run ...` with the same flags; \
-     `pincushion doctor` says what this KVM lacks";
-
-fn warn_of_limits(ability: &KvmAbility) {
-    if let KvmAbility::PayloadsOnly { fails_at, .. } = ability {
-        log::warn!(
-            "this KVM fails at {fails_at}, so a stock kernel will not get far: {NESTED_ADVICE}"
-        );
-    }
-}
-
-/// Whether the guest ended by what this KVM cannot do. A guest on such a KVM may also fall by its own fault; in the nested
-/// machine that shows.
-fn is_for_the_nested_machine(exit: &Exit, ability: &KvmAbility) -> bool {
-    let is_suspect = matches!(exit, Exit::KvmGaveUp { .. } | Exit::TripleFault { .. });
-    is_suspect && !ability.runs_stock_kernels()
 }
 
 /// The first signal stops the guest, so that everything is put in order, and leaves its exit code in `code`; the second leaves
@@ -117,6 +99,7 @@ fn complain(error: &dyn std::error::Error) {
 
 fn unreadable(path: &Path, source: std::io::Error) -> ConfigError {
     ConfigError::Read {
+        flag: "--plan",
         path: path.to_owned(),
         source,
     }
@@ -156,9 +139,14 @@ fn code(exit: &Exit) -> u8 {
 fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if let Some(error) = error.downcast_ref::<MachineError>() {
         return match error {
-            MachineError::NoKvm | MachineError::KvmPermission => exit_code::NO_USABLE_KVM,
+            MachineError::NoKvm | MachineError::KvmPermission | MachineError::Kvm { .. } => {
+                exit_code::NO_USABLE_KVM
+            }
             _ => exit_code::SETUP_ERROR,
         };
+    }
+    if error.is::<NeedsMoreKvm>() {
+        return exit_code::NO_USABLE_KVM;
     }
     if error.is::<pincushion_devices::fault::PlanError>() || error.is::<ConfigError>() {
         return exit_code::BAD_ARGUMENTS;

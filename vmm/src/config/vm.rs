@@ -73,9 +73,11 @@ pub enum ConsoleTarget {
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file could not be read.
-    #[error("cannot read the configuration {}", path.display())]
+    /// A file could not be read.
+    #[error("{flag} {}: cannot read it", path.display())]
     Read {
+        /// The flag that named it.
+        flag: &'static str,
         /// Which.
         path: PathBuf,
         /// Why.
@@ -114,6 +116,7 @@ impl VmConfig {
     /// It cannot be read, or is not what the schema says.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            flag: "--config",
             path: path.to_owned(),
             source,
         })?;

@@ -29,10 +29,14 @@ pub enum MachineError {
         count: usize,
     },
     /// `/dev/kvm` does not exist.
-    #[error("no /dev/kvm on this host: see `pincushion doctor`")]
+    #[error(
+        "there is no /dev/kvm on this host: `pincushion nested -- run ...` needs none; `pincushion doctor` says more"
+    )]
     NoKvm,
     /// `/dev/kvm` may not be opened.
-    #[error("no permission to open /dev/kvm: see `pincushion doctor`")]
+    #[error(
+        "no permission to open /dev/kvm: join its group or run as root (`pincushion doctor` says how), or use `pincushion nested -- run ...`"
+    )]
     KvmPermission,
     /// A call to KVM failed.
     #[error("KVM cannot {attempt}: {source}")]

@@ -24,6 +24,11 @@ pub(crate) enum MachineEvent {
         /// Why.
         reason: String,
     },
+    /// The thread of a vCPU has panicked, in a device or in whoever hears the agent.
+    VcpuPanicked {
+        /// Which vCPU.
+        vcpu: u8,
+    },
     /// The device thread has panicked.
     DevicesFailed,
     /// The console showed the first line of a kernel panic, with this reason.

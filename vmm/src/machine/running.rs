@@ -205,6 +205,9 @@ impl Running {
             }
             MachineEvent::TripleFault { vcpu } => Exit::TripleFault { vcpu },
             MachineEvent::VcpuFailed { vcpu, reason } => Exit::KvmGaveUp { vcpu, reason },
+            MachineEvent::VcpuPanicked { vcpu } => Exit::Failed {
+                reason: format!("the thread of vcpu{vcpu} panicked"),
+            },
             MachineEvent::DevicesFailed => Exit::Failed {
                 reason: "the device thread panicked".to_owned(),
             },
