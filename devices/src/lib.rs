@@ -7,6 +7,8 @@
 //! This crate knows no KVM, no scenario and no oracle.
 
 pub mod backend;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod bare;
 pub mod blk;
 pub mod clock;
 pub mod context;

@@ -27,6 +27,43 @@ fn spans_regions(memory: &GuestMemoryMmap<()>, range: GuestRange) -> bool {
     len.is_ok_and(|len| memory.check_range(GuestAddress(range.addr), len))
 }
 
+/// Guest memory with one of its regions remembered. What belongs to one request is nearly always in one region, so
+/// that all but its first range cost two comparisons.
+#[derive(Debug, Clone, Copy)]
+pub struct Near<'a> {
+    memory: &'a GuestMemoryMmap<()>,
+    start: u64,
+    len: u64,
+}
+
+impl<'a> Near<'a> {
+    /// Remembers the region of an address; `None` if that is not in guest memory.
+    #[inline]
+    #[must_use]
+    pub fn new(memory: &'a GuestMemoryMmap<()>, addr: u64) -> Option<Self> {
+        let region = memory.find_region(GuestAddress(addr))?;
+        Some(Self {
+            memory,
+            start: region.start_addr().0,
+            len: region.len(),
+        })
+    }
+
+    /// All of guest memory.
+    #[must_use]
+    pub fn memory(&self) -> &'a GuestMemoryMmap<()> {
+        self.memory
+    }
+
+    /// Whether all of a range is guest memory, as [`contains`] says.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, range: GuestRange) -> bool {
+        let offset = range.addr.wrapping_sub(self.start);
+        (offset < self.len && range.len <= self.len - offset) || contains(self.memory, range)
+    }
+}
+
 /// One past the highest frame of guest memory.
 #[must_use]
 pub fn frames(memory: &GuestMemoryMmap<()>) -> u64 {
@@ -111,6 +148,32 @@ mod tests {
         assert!(!contains(&memory, range(u64::MAX, 2)));
         assert!(!contains(&memory, range(0, u64::MAX)));
         assert_eq!(frames(&memory), 0xc);
+    }
+
+    #[test]
+    fn a_remembered_region_changes_no_answer() {
+        let memory = memory();
+        assert!(Near::new(&memory, 0x4000).is_none());
+        let edges = [
+            0,
+            1,
+            0x3fff,
+            0x4000,
+            0x7fff,
+            0x8000,
+            0xbfff,
+            0xc000,
+            u64::MAX,
+        ];
+        for near in [0, 0x3fff, 0x8000, 0xbfff] {
+            let near = Near::new(&memory, near).unwrap();
+            for addr in edges {
+                for len in [0, 1, 2, 0x3fff, 0x4000, 0x4001, 0xc000, u64::MAX] {
+                    let range = range(addr, len);
+                    assert_eq!(near.contains(range), contains(&memory, range), "{range:x?}");
+                }
+            }
+        }
     }
 
     #[test]

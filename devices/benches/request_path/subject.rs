@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use pincushion_devices::backend::{Completion, Disk, Geometry, Submitted, Transfer};
+use pincushion_devices::bare;
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::{Memory, VirtioDevice};
 use pincushion_devices::interrupt::Silent;
 use pincushion_devices::mock::Driver;
 use pincushion_devices::trace::event::GuestRange;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use virtio_queue::Queue;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Chains per turn.
@@ -157,7 +157,7 @@ impl Subject {
         self.offered = self.offered.wrapping_add(CHAINS);
         self.driver.publish(self.offered);
         match &mut self.way {
-            Way::Bare { queue, memory } => serve(queue, memory),
+            Way::Bare { queue, memory } => bare::serve(queue, memory),
             Way::Device(device) => device.on_kick(0),
             Way::Hashes { payload, frames } => {
                 for _ in 0..CHAINS {
@@ -194,51 +194,6 @@ fn driver(shape: Shape) -> Driver {
     }
     driver.publish(0);
     driver
-}
-
-/// The least that serving a ring takes.
-fn serve(queue: &mut Queue, memory: &Memory) {
-    queue
-        .disable_notification(memory.as_ref())
-        .expect("rings in guest memory");
-    loop {
-        let mut served = [(0, 0); CHAINS as usize];
-        let mut count = 0;
-        for mut chain in queue
-            .iter(memory.as_ref())
-            .expect("a usable ring")
-            .take(served.len())
-        {
-            let head = chain.head_index();
-            let header = chain.next().expect("a header");
-            let header: [u64; 2] = memory.read_obj(header.addr()).expect("in guest memory");
-            std::hint::black_box(header);
-            let mut status = GuestAddress(0);
-            for descriptor in chain {
-                std::hint::black_box(descriptor.addr());
-                status = descriptor.addr();
-            }
-            memory.write_obj(0u8, status).expect("in guest memory");
-            served[count] = (head, 1);
-            count += 1;
-        }
-        for (head, written) in &served[..count] {
-            queue
-                .add_used(memory.as_ref(), *head, *written)
-                .expect("rings in guest memory");
-        }
-        if !queue
-            .enable_notification(memory.as_ref())
-            .expect("rings in guest memory")
-        {
-            break;
-        }
-    }
-    std::hint::black_box(
-        queue
-            .needs_notification(memory.as_ref())
-            .expect("rings in guest memory"),
-    );
 }
 
 /// A disk that does nothing, at once.

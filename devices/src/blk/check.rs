@@ -5,7 +5,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_WRITE_ZEROES_
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Work;
-use crate::memory::contains;
+use crate::memory::Near;
 use crate::queue::{Refusal, Segment};
 use crate::trace::event::{Direction, GuestRange, Status};
 
@@ -32,7 +32,7 @@ impl BlkLogic {
         segments: &[Segment],
         direction: Direction,
         shape: &Shape,
-        memory: &GuestMemoryMmap<()>,
+        near: &Near<'_>,
         payload: &mut Vec<GuestRange>,
     ) -> Result<u64, Refusal> {
         let (writable, mut skip, total) = match direction {
@@ -59,7 +59,7 @@ impl BlkLogic {
             if range.len > self.limits.size_max.into() {
                 return Err(mistake("a payload descriptor is longer than size_max"));
             }
-            if segment.addr.checked_add(segment.len.into()).is_none() || !contains(memory, range) {
+            if segment.addr.checked_add(segment.len.into()).is_none() || !near.contains(range) {
                 return Err(mistake("the payload is not in guest memory"));
             }
             payload.push(range);

@@ -1,5 +1,7 @@
 //! Understands block requests (virtio 1.2, 5.2.6), says which work they are, and answers them.
 
+use std::sync::atomic::Ordering;
+
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
@@ -8,7 +10,7 @@ use virtio_bindings::virtio_blk::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::backend::{Geometry, Work};
-use crate::memory::contains;
+use crate::memory::Near;
 use crate::queue::{Chain, Logic, Parsed, Refusal, Stage};
 use crate::trace::event::{Direction, GuestRange, Status};
 
@@ -78,25 +80,20 @@ impl BlkLogic {
         header: Header,
         shape: &Shape,
         chain: Chain<'_>,
-        memory: &GuestMemoryMmap<()>,
+        near: &Near<'_>,
         payload: &mut Vec<GuestRange>,
     ) -> Result<(Kind, u64), Refusal> {
         let then_flush = !self.writeback;
         match header.kind {
             VIRTIO_BLK_T_IN => {
-                let len = self.payload(
-                    chain.segments,
-                    Direction::FromDevice,
-                    shape,
-                    memory,
-                    payload,
-                )?;
+                let len =
+                    self.payload(chain.segments, Direction::FromDevice, shape, near, payload)?;
                 let offset = self.place(header.sector, len)?;
                 Ok((Kind::Read { offset, len }, len))
             }
             VIRTIO_BLK_T_OUT => {
                 let len =
-                    self.payload(chain.segments, Direction::ToDevice, shape, memory, payload)?;
+                    self.payload(chain.segments, Direction::ToDevice, shape, near, payload)?;
                 let offset = self.place(header.sector, len)?;
                 self.refuse_if_read_only()?;
                 Ok((
@@ -110,13 +107,7 @@ impl BlkLogic {
             }
             VIRTIO_BLK_T_FLUSH => Ok((Kind::Flush, 0)),
             VIRTIO_BLK_T_GET_ID => {
-                self.payload(
-                    chain.segments,
-                    Direction::FromDevice,
-                    shape,
-                    memory,
-                    payload,
-                )?;
+                self.payload(chain.segments, Direction::FromDevice, shape, near, payload)?;
                 if shape.writable - 1 < SERIAL_LEN as u64 {
                     return Err(mistake("GET_ID with room for less than 20 bytes"));
                 }
@@ -124,7 +115,7 @@ impl BlkLogic {
             }
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
                 self.refuse_if_read_only()?;
-                let spans = self.zero_spans(header.kind, shape, chain.segments, memory)?;
+                let spans = self.zero_spans(header.kind, shape, chain.segments, near.memory())?;
                 let bytes = spans.iter().map(|span| span.len).sum();
                 Ok((Kind::Zero { spans, then_flush }, bytes))
             }
@@ -147,16 +138,11 @@ impl Logic for BlkLogic {
         payload: &mut Vec<GuestRange>,
     ) -> Result<Parsed<BlkRequest>, &'static str> {
         let shape = shape(chain.segments)?;
-        let status = GuestRange {
-            addr: shape.status_addr,
-            len: 1,
-        };
-        if !contains(memory, status) {
-            return Err("the status byte is not in guest memory");
-        }
+        let near = Near::new(memory, shape.status_addr);
+        let near = near.ok_or("the status byte is not in guest memory")?;
         let header = read_header(&shape, chain.segments, memory);
         let understood =
-            header.and_then(|header| self.understand(header, &shape, chain, memory, payload));
+            header.and_then(|header| self.understand(header, &shape, chain, &near, payload));
         let (kind, bytes, refusal) = match understood {
             Ok((kind, bytes)) => (kind, bytes, None),
             Err(refusal) => (Kind::Refused, 0, Some(refusal)),
@@ -249,7 +235,9 @@ impl Logic for BlkLogic {
             Status::Ioerr => VIRTIO_BLK_S_IOERR,
             Status::Unsupp => VIRTIO_BLK_S_UNSUPP,
         };
-        memory.write_obj(byte.to_le_bytes()[0], GuestAddress(request.status_addr))?;
+        // Release, so that the payload is there before the status; and a store costs half of what a copy of one byte does.
+        let status_addr = GuestAddress(request.status_addr);
+        memory.store(byte.to_le_bytes()[0], status_addr, Ordering::Release)?;
         // The driver may rely on bytes from the first writable one on without a gap, so the status byte counts only
         // if all before it were written.
         let filled = if status == Status::Ok {

@@ -73,6 +73,14 @@ pub struct Decision {
     pub planted: Option<Planted>,
 }
 
+impl DeviceRules {
+    /// Whether no rule is asked at a point.
+    #[inline]
+    pub(crate) fn is_empty_at(&self, point: Point) -> bool {
+        self.by_point[index(point)].is_empty()
+    }
+}
+
 impl Injector {
     /// Acts on `plan`.
     ///

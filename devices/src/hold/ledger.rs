@@ -17,6 +17,8 @@ use super::hold::Hold;
 
 /// Frames whose counters are made at once: 16 MiB of guest memory, 32 KiB of counters.
 const NEIGHBOURS: u64 = 4096;
+/// Their size in bytes.
+const NEIGHBOURHOOD: u64 = NEIGHBOURS * FRAME_SIZE;
 /// Holds that a shard can name; the shard's number is above.
 const HOLDS_PER_SHARD: u64 = 1 << 40;
 
@@ -119,10 +121,7 @@ impl Shard {
     /// Opens a hold over the frames of `ranges`, which must be inside guest memory. To be called after the pop.
     #[inline]
     pub fn open(&mut self, direction: Direction, ranges: &[GuestRange]) -> Hold {
-        let one = one(direction);
-        self.each(ranges, |counter| {
-            counter.store(counter.load(Ordering::Relaxed) + one, Ordering::Release);
-        });
+        self.add(ranges, one(direction));
         let id = HoldId(self.next_hold);
         self.next_hold += 1;
         self.open += 1;
@@ -137,53 +136,64 @@ impl Shard {
 
     #[inline]
     pub(super) fn release(&mut self, direction: Direction, ranges: &[GuestRange]) {
-        let one = one(direction);
-        self.each(ranges, |counter| {
-            let count = counter.load(Ordering::Relaxed);
-            debug_assert!(
-                count >= one,
-                "a hold is closed with the ranges it was opened with"
-            );
-            counter.store(count.wrapping_sub(one), Ordering::Release);
-        });
+        self.add(ranges, one(direction).wrapping_neg());
         self.open -= 1;
     }
 
-    /// Visits the counters of all frames. Single writer: only the owner of the shard stores, so load, add, store
-    /// loses nothing.
-    #[inline]
-    fn each(&mut self, ranges: &[GuestRange], visit: impl Fn(&AtomicU64)) {
+    /// Adds to the counters of all frames.
+    ///
+    /// Ranges of a request are mostly single pages near each other, so two comparisons each decide on that, and
+    /// counters are looked up only when the neighbourhood changes. Not inlined: inside the whole path the loop would
+    /// keep its few variables on the stack.
+    #[inline(never)]
+    fn add(&mut self, ranges: &[GuestRange], delta: u64) {
         let Some(first) = ranges.first() else { return };
-        // Ranges of a request are mostly pages near each other, so counters are looked up only when the neighbourhood
-        // changes.
-        let mut near = first.addr / FRAME_SIZE / NEIGHBOURS;
-        let mut counters = self.table.made(near);
+        let mut start = first.addr & !(NEIGHBOURHOOD - 1);
+        let mut counters = self.table.made(first.addr / FRAME_SIZE / NEIGHBOURS);
         for range in ranges {
-            if range.len == 0 {
-                continue;
-            }
-            let mut frame = range.addr / FRAME_SIZE;
-            let last = range.addr.saturating_add(range.len - 1) / FRAME_SIZE;
-            while frame / NEIGHBOURS != near || last / NEIGHBOURS != near {
-                counters = self.table.made(frame / NEIGHBOURS);
-                near = frame / NEIGHBOURS;
-                let end = last.min(frame | (NEIGHBOURS - 1));
-                if end == last {
-                    break;
-                }
-                counters[place(frame)..].iter().for_each(&visit);
-                frame = end + 1;
-            }
-            if frame == last {
-                visit(&counters[place(frame)]);
-            } else {
-                counters[place(frame)..=place(last)].iter().for_each(&visit);
+            let offset = range.addr.wrapping_sub(start);
+            let rest_of_frame = !offset & (FRAME_SIZE - 1);
+            // An empty range wraps, and goes the other way.
+            let in_one_frame = range.len.wrapping_sub(1) <= rest_of_frame;
+            if in_one_frame && offset < NEIGHBOURHOOD {
+                bump(&counters[place(offset / FRAME_SIZE)], delta);
+            } else if range.len > 0 {
+                let last = range.addr.saturating_add(range.len - 1);
+                counters = self.table.add_between(range.addr, last, delta);
+                start = last & !(NEIGHBOURHOOD - 1);
             }
         }
     }
 }
 
+/// Single writer: only the owner of the shard stores, so load, add, store loses nothing.
+#[inline]
+fn bump(counter: &AtomicU64, delta: u64) {
+    let count = counter.load(Ordering::Relaxed).wrapping_add(delta);
+    debug_assert!(
+        count >> 63 == 0,
+        "a hold is closed with the ranges and the direction it was opened with"
+    );
+    counter.store(count, Ordering::Release);
+}
+
 impl Table {
+    /// Adds to the counters of the frames from that of `addr` to that of `last`. Returns the neighbourhood of `last`.
+    fn add_between(&self, addr: u64, last: u64, delta: u64) -> &Counters {
+        let (mut frame, last) = (addr / FRAME_SIZE, last / FRAME_SIZE);
+        loop {
+            let counters = self.made(frame / NEIGHBOURS);
+            let end = last.min(frame | (NEIGHBOURS - 1));
+            for counter in &counters[place(frame)..=place(end)] {
+                bump(counter, delta);
+            }
+            if end == last {
+                return counters;
+            }
+            frame = end + 1;
+        }
+    }
+
     #[inline]
     fn made(&self, neighbourhood: u64) -> &Counters {
         let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
@@ -290,6 +300,44 @@ mod tests {
         assert_eq!(made.count(), 3);
         hold.complete(&mut a, &ranges);
         assert!(!ledger.is_held(NEIGHBOURS));
+    }
+
+    #[test]
+    fn ranges_of_any_shape_and_order_count_each_frame_once_per_range() {
+        let ledger = Ledger::default();
+        let mut a = ledger.shard("a", 4 * NEIGHBOURS);
+        let far = 2 * NEIGHBOURHOOD;
+        let ranges = [
+            range(0x1000, 0x1000),
+            range(0x2fff, 1),
+            range(0x3fff, 2),
+            range(far, 0x1000),
+            range(0x5000, 0),
+            range(0x5fff, 0),
+            range(0x1800, 0x800),
+            range(far - 1, NEIGHBOURHOOD + 2),
+            range(far + 0x1000, 0x1000),
+        ];
+        let hold = a.open(Direction::ToDevice, &ranges);
+        let count = |frame| {
+            ledger
+                .holders(frame)
+                .iter()
+                .map(|held| held.to_device)
+                .sum::<u32>()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(count), [0, 2, 1, 1, 1, 0, 0]);
+        let far = far / FRAME_SIZE;
+        assert_eq!(
+            [far - 2, far - 1, far, far + 1, far + 2].map(count),
+            [0, 1, 2, 2, 1]
+        );
+        assert_eq!(
+            [far + NEIGHBOURS - 1, far + NEIGHBOURS, far + NEIGHBOURS + 1].map(count),
+            [1, 1, 0]
+        );
+        hold.complete(&mut a, &ranges);
+        assert!((0..4 * NEIGHBOURS).all(|frame| !ledger.is_held(frame)));
     }
 
     #[test]
