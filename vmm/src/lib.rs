@@ -20,7 +20,7 @@ pub mod machine;
 pub mod memory;
 pub mod nested;
 mod platform;
-mod signals;
+pub mod signals;
 mod terminal;
 mod vcpu;
 mod vm;

@@ -7,7 +7,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 /// While it lives, the two signals do nothing but call a function.
-pub(crate) struct OnSignal {
+#[derive(Debug)]
+pub struct OnSignal {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
@@ -17,7 +18,7 @@ impl OnSignal {
     ///
     /// # Errors
     /// The host refuses a thread or a handler.
-    pub(crate) fn new(mut call: impl FnMut(i32) + Send + 'static) -> io::Result<Self> {
+    pub fn new(mut call: impl FnMut(i32) + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let thread = std::thread::Builder::new()
@@ -41,6 +42,6 @@ impl Drop for OnSignal {
 }
 
 /// Ends this process as a shell tells of one that the signal ended: with 128 and its number.
-pub(crate) fn leave(signal: i32) -> ! {
+pub fn leave(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }

@@ -38,7 +38,8 @@ enum Command {
 
 fn after_help() -> String {
     let mut text = String::from(
-        "Programs beside this one:\n  test   List, run, judge and replay scenarios (pincushion-test)\n  image  Build and list guest images (pincushion-image)\n\nExit codes:\n",
+        "Programs beside this one:\n  test   List, run, judge and replay scenarios (pincushion-test)\n  \
+         image  Build and list guest images (pincushion-image)\n\nExit codes:\n",
     );
     for (code, meaning) in exit_code::TABLE {
         text.push_str(&format!("  {code:>3}  {meaning}\n"));
