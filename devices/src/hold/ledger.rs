@@ -24,7 +24,7 @@ const HOLDS_PER_SHARD: u64 = 1 << 40;
 
 /// Two counters: requests that read the frame in the low half, requests that write it in the high half.
 /// One pair for each of [`NEIGHBOURS`] frames.
-type Counters = Box<[AtomicU64; 4096]>;
+type Counters = [AtomicU64; 4096];
 
 /// All shards of a machine.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Table {
     device: String,
-    neighbourhoods: Box<[OnceLock<Counters>]>,
+    neighbourhoods: Box<[OnceLock<Box<Counters>>]>,
 }
 
 /// The right to hold frames for one device. Made anew at each activation.
@@ -222,7 +222,7 @@ impl Table {
 }
 
 #[cold]
-fn zeros() -> Counters {
+fn zeros() -> Box<Counters> {
     let zeros: Box<[AtomicU64]> = (0..NEIGHBOURS).map(|_| AtomicU64::new(0)).collect();
     zeros.try_into().expect("as many as there are neighbours")
 }
