@@ -95,6 +95,26 @@ fn a_bzimage_with_an_unknown_payload_and_no_64_bit_entry() {
 }
 
 #[test]
+fn a_bzimage_with_an_unknown_payload_boots_by_its_64_bit_entry() {
+    let mut image = bzimage_head(512);
+    image[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes()); // code32_start
+    image[0x236] = 1; // XLF_KERNEL_64
+    image[0x24c..0x250].copy_from_slice(&100u32.to_le_bytes());
+    image.extend(b"BZh9");
+    image.resize(1024 + 512, 0xee);
+    let kernel = file(&image);
+    // The initrd is read after the kernel was accepted, and before KVM is opened.
+    let error = refusal(MachineConfig {
+        initrd: Some("/nowhere".into()),
+        ..with_kernel(kernel.path())
+    });
+    assert!(
+        matches!(error, MachineError::Initrd(InitrdError::Read { .. })),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_bzimage_with_a_corrupt_payload() {
     let mut image = bzimage_head(512);
     image[0x24c..0x250].copy_from_slice(&100u32.to_le_bytes());
