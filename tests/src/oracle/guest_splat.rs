@@ -6,8 +6,11 @@
 //! scenario holds or a busy host makes one without any fault of the kernel.
 //!
 //! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan
-//! made a request fail is counted, never blamed; so is a panic for which the scenario itself asked. What the kernel said
-//! before its agent reported is held against the machine, not against a promise.
+//! made a request fail is counted, never blamed; so is damage that it reports while a disk is reset and not in use again (a
+//! kernel on its way down resets disks under file systems that are still mounted), and a panic for which the scenario itself
+//! asked. What the kernel said before its agent reported is held against the machine, not against a promise.
+
+use std::collections::BTreeSet;
 
 use pincushion_abi::{Outcome, Report, Value};
 use pincushion_devices::trace::event::{Event, EventKind};
@@ -25,6 +28,8 @@ const REACH: usize = 40;
 #[derive(Default)]
 pub(super) struct GuestSplat {
     splats: Vec<Splat>,
+    /// Disks that the guest has reset in this boot and does not use again so far.
+    gone: BTreeSet<String>,
 }
 
 struct Splat {
@@ -36,6 +41,7 @@ struct Splat {
     age: usize,
     before_hello: bool,
     after_planned_fault: bool,
+    disk_gone: bool,
 }
 
 impl Oracle for GuestSplat {
@@ -46,6 +52,13 @@ impl Oracle for GuestSplat {
     fn feed(&mut self, event: &Event, timeline: &Timeline) {
         match &event.kind {
             EventKind::Console { line } => self.line(line, event.seq.0, timeline),
+            EventKind::DeviceReset { device, .. } => {
+                self.gone.insert(device.clone());
+            }
+            EventKind::Activated { device, .. } => {
+                self.gone.remove(device);
+            }
+            EventKind::BootBegan { .. } => self.gone.clear(),
             EventKind::AgentReport { text } if text.contains("\"lines\"") => {
                 let Ok(Report::Done {
                     outcome: Outcome::Ok(values),
@@ -72,6 +85,8 @@ impl Oracle for GuestSplat {
                 opinion.count("guest-splat.asked-for", 1);
             } else if splat.opening.kind == Kind::Filesystem && splat.after_planned_fault {
                 opinion.count("guest-splat.after-a-planned-fault", 1);
+            } else if splat.opening.kind == Kind::Filesystem && splat.disk_gone {
+                opinion.count("guest-splat.while-a-disk-is-reset", 1);
             } else {
                 opinion.count("guest-splat.seen", 1);
                 let finding = splat.finding();
@@ -123,6 +138,7 @@ impl GuestSplat {
                 .requests
                 .iter()
                 .any(crate::timeline::Request::was_failed_by_plan),
+            disk_gone: !self.gone.is_empty(),
         });
     }
 }
@@ -247,6 +263,26 @@ mod tests {
         let mut unplanned = Script::booted();
         unplanned.console(ERROR);
         assert_eq!(ask(GuestSplat::default(), &unplanned).findings.len(), 1);
+    }
+
+    /// Seen with 6.12: power-off resets the disks while `ext4lazyinit` still reads block bitmaps of a mounted file system.
+    #[test]
+    fn damage_while_a_disk_is_reset_is_not_blamed_on_the_guest() {
+        let mut script = Script::booted();
+        let reset = EventKind::DeviceReset {
+            device: "a".into(),
+            abandoned: 0,
+        };
+        script.push(reset);
+        script.console(ERROR);
+        let opinion = ask(GuestSplat::default(), &script);
+        assert!(opinion.findings.is_empty(), "{opinion:?}");
+        script.push(EventKind::Activated {
+            device: "a".into(),
+            features: 0,
+        });
+        script.console(ERROR);
+        assert_eq!(ask(GuestSplat::default(), &script).findings.len(), 1);
     }
 
     #[test]
