@@ -84,7 +84,7 @@ type SharedSuite = OnceLock<Result<(Suite, PathBuf), String>>;
 
 fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
     let (suite, _) = suite.get_or_init(make).as_ref()?;
-    let summary = suite.run(item, &Quiet);
+    let summary = suite.run(item, &Quiet).ok_or("stopped")?;
     if summary.as_expected {
         return Ok(());
     }

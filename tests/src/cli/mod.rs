@@ -5,7 +5,9 @@ mod list;
 mod progress;
 mod replay;
 mod reports;
+mod rest;
 mod run;
+mod stop;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -108,7 +110,7 @@ impl Failure {
     }
 }
 
-/// The exit code of a suite: the worst of what was not expected.
+/// The exit code of a suite that came to its end: the worst of what was not expected.
 fn suite_code(runs: &[RunSummary]) -> u8 {
     let unexpected = || {
         runs.iter()

@@ -1,8 +1,7 @@
 //! Writes the reports of a suite.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 
 use crate::report::{About, RunSummary, html, json_lines, junit};
 
@@ -23,27 +22,82 @@ pub(super) struct ReportArgs {
     html: Option<PathBuf>,
 }
 
-/// Writes all that was asked for, and the page in any case. Gives the page's path.
+/// Writes all that was asked for, and the page in any case. Gives the page's path, absolute.
 ///
 /// # Errors
-/// A file cannot be written.
+/// Files that cannot be written; the others are written then.
 pub(super) fn write(
     args: &ReportArgs,
     dir: &Path,
     runs: &[RunSummary],
     about: &About,
 ) -> anyhow::Result<PathBuf> {
-    let put = |path: &Path, text: &str| {
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    put(&dir.join("runs.jsonl"), &json_lines(runs))?;
-    if let Some(path) = &args.json {
-        put(path, &json_lines(runs))?;
-    }
-    if let Some(path) = &args.junit {
-        put(path, &junit(runs))?;
-    }
+    let lines = json_lines(runs);
     let page = args.html.clone().unwrap_or_else(|| dir.join("report.html"));
-    put(&page, &html(runs, about))?;
-    Ok(std::path::absolute(&page).unwrap_or(page))
+    let mut files = vec![(dir.join("runs.jsonl"), lines.clone())];
+    files.extend(args.json.clone().map(|path| (path, lines)));
+    files.extend(args.junit.clone().map(|path| (path, junit(runs))));
+    files.push((page.clone(), html(runs, about)));
+    let failed: Vec<String> = files
+        .iter()
+        .filter_map(|(path, text)| {
+            let error = std::fs::write(path, text).err()?;
+            Some(format!("cannot write {}: {error}", path.display()))
+        })
+        .collect();
+    if failed.is_empty() {
+        Ok(std::path::absolute(&page).unwrap_or(page))
+    } else {
+        Err(anyhow::anyhow!(failed.join("; ")))
+    }
+}
+
+/// Says where the page is: as an address for a browser, and, on the last line, as a path.
+pub(super) fn tell(page: &Path) {
+    println!(
+        "\nreport, for a browser and as a file:\n{}\n{}",
+        file_url(page),
+        page.display()
+    );
+}
+
+/// The address of an absolute path.
+fn file_url(path: &Path) -> String {
+    let mut url = "file://".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
+                url.push(char::from(*byte));
+            }
+            byte => url += &format!("%{byte:02X}"),
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RunSummary;
+
+    #[test]
+    fn an_address_keeps_spaces_and_letters_of_any_kind() {
+        assert_eq!(
+            file_url(Path::new("/my runs/ä/report.html")),
+            "file:///my%20runs/%C3%A4/report.html"
+        );
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ReportArgs {
+            junit: Some(dir.path().join("missing/junit.xml")),
+            ..ReportArgs::default()
+        };
+        let none: [RunSummary; 0] = [];
+        let said = write(&args, dir.path(), &none, &About::default()).unwrap_err();
+        assert!(said.to_string().contains("missing/junit.xml"), "{said}");
+        assert!(dir.path().join("report.html").is_file());
+    }
 }

@@ -6,8 +6,10 @@ use clap::Args;
 
 use super::progress::{Detail, ToStderr};
 use super::reports::{self, ReportArgs};
-use super::{Failure, suite_code};
-use crate::report::{About, terminal};
+use super::rest::rest;
+use super::{Failure, stop, suite_code};
+use crate::report::{About, RunSummary, shown, terminal};
+use crate::rundir::quoted;
 use crate::suite::{Item, Place, PlaceChoice, Programs, Selection, Suite, select, suite_dir};
 
 /// Options of `run`.
@@ -40,8 +42,8 @@ pub(super) struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct HowArgs {
     /// So many runs at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(super) jobs: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jobs: u32,
     /// Where guests run
     #[arg(long, value_name = "PLACE", default_value = "auto")]
     pub(super) place: PlaceChoice,
@@ -104,20 +106,53 @@ pub(super) fn perform(
     let where_ = place.name();
     let mut suite = Suite::new(programs, place, dir.clone());
     (suite.seed, suite.keep) = (seed, how.keep);
-    let runs = suite.run_all(items, how.jobs, &progress);
+    // Until the reports are written.
+    let signals = stop::on_signal(suite.stop())?;
+    let ended = suite.run_all(items, how.jobs as usize, &progress);
+    let not_done: Vec<&Item> = std::iter::zip(items, &ended)
+        .filter_map(|(item, summary)| summary.is_none().then_some(item))
+        .collect();
+    let runs: Vec<RunSummary> = ended.into_iter().flatten().collect();
+    let signal = suite.stop().wished();
+    let stopped = signal.map_or(String::new(), |signal| {
+        format!(" of {}, stopped by {}", items.len(), stop::name(signal))
+    });
     let about = About {
-        made: format!("{} runs, guests ran on: {where_}", runs.len()),
+        made: format!("{} runs{stopped}, guests ran on: {where_}", runs.len()),
         ..about
     };
-    let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
     print!("\n{}", terminal(&runs));
-    println!("\nreport: {}", page.display());
-    Ok(suite_code(&runs))
+    if let Some(sentence) = shown(&runs) {
+        println!("\n{sentence}");
+    }
+    if let Some(signal) = signal {
+        println!("\nstopped by {}", stop::name(signal));
+        tell_rest(&not_done, &rest(&not_done, seed, how));
+    }
+    let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
+    drop(signals);
+    reports::tell(&page);
+    Ok(signal.map_or_else(|| suite_code(&runs), stop::code))
+}
+
+/// Which runs were not done, and how to do them.
+fn tell_rest(not_done: &[&Item], lines: &[String]) {
+    if not_done.is_empty() {
+        return println!("every run was done by then");
+    }
+    println!("not done:");
+    for item in not_done {
+        println!("  {} on {}", item.scenario.name, item.kernel);
+    }
+    println!("the rest:");
+    for line in lines {
+        println!("  {line}");
+    }
 }
 
 /// What the user typed, for the report.
 pub(super) fn command_line() -> String {
-    let words = std::env::args().skip(1);
+    let words = std::env::args().skip(1).map(|word| quoted(&word));
     std::iter::once("pincushion test".to_owned())
         .chain(words)
         .collect::<Vec<_>>()

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use pincushion_devices::context::Context;
 use pincushion_devices::fault::Plan;
 use pincushion_devices::trace::{EventKind, JsonLines, Tracer};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use toml::Value;
 
 use super::await_event::Ear;
@@ -39,6 +40,9 @@ pub struct Order {
     /// An empty or missing directory for the disks' images
     #[arg(long)]
     pub scratch: PathBuf,
+    /// Process id of the parent, if this run is to end with it
+    #[arg(long)]
+    pub parent: Option<i32>,
 }
 
 /// Runs the scenario of `order.run_dir`. `Ok`: the event log tells everything, also what went wrong.
@@ -46,6 +50,9 @@ pub struct Order {
 /// # Errors
 /// Not even the log could be written, or the scenario cannot be read.
 pub fn run_one(order: &Order) -> anyhow::Result<()> {
+    if let Some(parent) = order.parent {
+        end_with(parent)?;
+    }
     let dir = RunDir::at(&order.run_dir);
     let (info, scenario) = (dir.info()?, dir.scenario()?);
     let tracer = Arc::new(Tracer::new());
@@ -70,6 +77,19 @@ pub fn run_one(order: &Order) -> anyhow::Result<()> {
         lost => Err(anyhow!(
             "{lost} events could not be written to {}",
             events.display()
+        )),
+    }
+}
+
+/// From now on this process dies with its parent, or rather with the thread there that started it.
+fn end_with(parent: i32) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot ask for a signal at the parent's end")?;
+    // Whoever went before that sends none.
+    match getppid() {
+        Some(pid) if pid.as_raw_nonzero().get() == parent => Ok(()),
+        _ => Err(anyhow!(
+            "process {parent}, which started this run, has gone"
         )),
     }
 }
@@ -235,6 +255,7 @@ mod tests {
             kernel: "none".into(),
             initrd: "none".into(),
             scratch: tmp.path().join("disks"),
+            parent: None,
         };
         run_one(&order).unwrap();
         let log = fs::read_to_string(dir.file("events.jsonl")).unwrap();

@@ -1,10 +1,15 @@
 //! A child on the host: started, listened to, and killed when its time is over.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+
+use super::stop::{Stop, UnderWay};
 
 /// How a child ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +22,15 @@ pub(super) enum ChildEnd {
     LimitReached,
     /// It could not be started; the words are for people.
     NotStarted(String),
+    /// The user wished to stop before it had ended.
+    Stopped,
 }
 
-/// Runs a child; every line that it prints, on either stream, goes to `each_line`.
+/// Runs a child until it ends, its time is over or the user stops it; every line that it prints, on either stream, goes to `each_line`.
 pub(super) fn run(
     mut command: Command,
     limit: Duration,
+    stop: &Stop,
     each_line: &mut dyn FnMut(&str),
 ) -> ChildEnd {
     let not_started = |error: std::io::Error| ChildEnd::NotStarted(error.to_string());
@@ -35,10 +43,13 @@ pub(super) fn run(
         Err(error) => return not_started(error),
     };
     command.stdin(Stdio::null()).stdout(writer).stderr(second);
+    // A Ctrl-C on the terminal is for us alone: it becomes a wish to stop, and then a SIGTERM.
+    command.process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return not_started(error),
     };
+    let under_way = stoppable(&child, stop);
     // Closes our ends of the pipe, so that the child's end is the end of its output.
     drop(command);
     let (sender, lines) = channel();
@@ -63,6 +74,7 @@ pub(super) fn run(
         }
     }
     let status = child.wait();
+    drop(under_way);
     // A grandchild that keeps the pipe open must not keep us.
     if !is_late {
         let _ = listener.join();
@@ -73,6 +85,17 @@ pub(super) fn run(
         Ok(status) => ChildEnd::Crashed(status.to_string()),
         Err(error) => ChildEnd::Crashed(error.to_string()),
     }
+}
+
+/// Ends the child when the user wishes to stop. By its pidfd, since its number may be another's by then.
+fn stoppable(child: &Child, stop: &Stop) -> Option<UnderWay> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())
+        .inspect_err(|error| log::warn!("a stop will wait for this run: {error}"))
+        .ok()?;
+    Some(stop.while_under_way(move |signal| {
+        // It may have ended by itself in this moment.
+        let _ = pidfd_send_signal(&pidfd, signal);
+    }))
 }
 
 /// Passes on line by line, until the end or until nobody wants more.
@@ -138,7 +161,10 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let mut lines = Vec::new();
-        let end = run(command, limit, &mut |line| lines.push(line.to_owned()));
+        let stop = Stop::default();
+        let end = run(command, limit, &stop, &mut |line| {
+            lines.push(line.to_owned())
+        });
         (end, lines)
     }
 
@@ -174,10 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn a_child_ends_when_the_user_stops() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo here; exec cat /dev/zero > /dev/null"]);
+        let stop = Stop::default();
+        let end = run(command, Duration::from_secs(60), &stop, &mut |_| {
+            stop.wish(2)
+        });
+        assert!(
+            matches!(&end, ChildEnd::Crashed(how) if how.contains("signal: 15")),
+            "{end:?}"
+        );
+    }
+
+    #[test]
     fn a_program_that_is_missing_is_told() {
         let end = run(
             Command::new("/no/such/program"),
             Duration::from_secs(1),
+            &Stop::default(),
             &mut |_| (),
         );
         assert!(matches!(end, ChildEnd::NotStarted(_)));

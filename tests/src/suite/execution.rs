@@ -11,6 +11,7 @@ use super::images::{GuestImage, Images};
 use super::place::{ChildOrder, Place};
 use super::programs::Programs;
 use super::selection::Item;
+use super::stop::Stop;
 use super::storage::unix_seconds;
 use crate::oracle::judge;
 use crate::report::RunSummary;
@@ -41,6 +42,7 @@ pub struct Suite {
     place: Place,
     dir: PathBuf,
     commit: String,
+    stop: Stop,
     /// Names all random choices of all runs.
     pub seed: u64,
     /// Keeps disk images.
@@ -57,15 +59,27 @@ impl Suite {
             place,
             dir,
             commit: super::workspace_commit(),
+            stop: Stop::default(),
             seed: 0,
             keep: false,
         }
     }
 
-    /// Does all items, `jobs` at a time. The summaries are in the items' order.
-    pub fn run_all(&self, items: &[Item], jobs: usize, progress: &dyn Progress) -> Vec<RunSummary> {
+    /// By this, another thread stops the suite.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Does all items, `jobs` at a time. The summaries are in the items' order; `None`: a stop came before that run had ended.
+    pub fn run_all(
+        &self,
+        items: &[Item],
+        jobs: usize,
+        progress: &dyn Progress,
+    ) -> Vec<Option<RunSummary>> {
         let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::new());
+        let done = Mutex::new(vec![None; items.len()]);
         std::thread::scope(|scope| {
             for _ in 0..jobs.clamp(1, items.len().max(1)) {
                 scope.spawn(|| {
@@ -73,20 +87,19 @@ impl Suite {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(item) = items.get(index) else { return };
                         let summary = self.run(item, progress);
-                        done.lock()
-                            .expect("nobody panics with it")
-                            .push((index, summary));
+                        done.lock().expect("nobody panics with it")[index] = summary;
                     }
                 });
             }
         });
-        let mut done = done.into_inner().expect("all threads have ended");
-        done.sort_by_key(|(index, _)| *index);
-        done.into_iter().map(|(_, summary)| summary).collect()
+        done.into_inner().expect("all threads have ended")
     }
 
-    /// Does one item.
-    pub fn run(&self, item: &Item, progress: &dyn Progress) -> RunSummary {
+    /// Does one item. `None`: a stop came before it had ended; its directory then holds what there was, without a verdict.
+    pub fn run(&self, item: &Item, progress: &dyn Progress) -> Option<RunSummary> {
+        if self.stop.wished().is_some() {
+            return None;
+        }
         progress.began(item);
         let began = Instant::now();
         let mut info = RunInfo {
@@ -102,7 +115,7 @@ impl Suite {
         };
         let id = run_id(item);
         let path = self.dir.join(&id);
-        let judgement = self.produce(item, &id, &path, &mut info, progress);
+        let judgement = self.produce(item, &id, &path, &mut info, progress)?;
         let expectation = expected_for(&item.scenario.expect, &item.kernel).cloned();
         let expectation = expectation.unwrap_or(Expectation {
             verdict: Verdict::Pass,
@@ -126,10 +139,10 @@ impl Suite {
             Comparison::Surprise(what) => Some(what.as_str()),
         };
         progress.ended(item, &summary, surprise);
-        summary
+        Some(summary)
     }
 
-    /// The run itself: evidence first, then the judgement from it.
+    /// The run itself: evidence first, then the judgement from it. `None`: stopped.
     fn produce(
         &self,
         item: &Item,
@@ -137,23 +150,27 @@ impl Suite {
         path: &Path,
         info: &mut RunInfo,
         progress: &dyn Progress,
-    ) -> Judgement {
+    ) -> Option<Judgement> {
         let note = |text: &str| progress.note(text);
         let image = match self.images.get(&item.kernel, &self.programs, &note) {
             Ok(image) => image,
-            Err(why) => return setup_error(format!("no kernel {}: {why}", item.kernel)),
+            Err(_) if self.stop.wished().is_some() => return None,
+            Err(why) => return Some(setup_error(format!("no kernel {}: {why}", item.kernel))),
         };
         describe(info, &image);
         let kernel = match (item.scenario.vm.format, &image.bzimage) {
             (KernelFormat::Bzimage, Some(bzimage)) => bzimage,
             (KernelFormat::Bzimage, None) => {
-                return setup_error(format!("kernel {} has no bzImage", item.kernel));
+                return Some(setup_error(format!(
+                    "kernel {} has no bzImage",
+                    item.kernel
+                )));
             }
             (KernelFormat::Elf | KernelFormat::Garbage, _) => &image.vmlinux,
         };
         let dir = match RunDir::create(path, info, &item.scenario) {
             Ok(dir) => dir,
-            Err(error) => return setup_error(error.to_string()),
+            Err(error) => return Some(setup_error(error.to_string())),
         };
         let order = ChildOrder {
             id,
@@ -162,6 +179,7 @@ impl Suite {
             initrd: &image.initrd,
             limit: Duration::from_secs(item.scenario.vm.limit_s) + GRACE,
             keep: self.keep,
+            stop: &self.stop,
         };
         let mut log = std::fs::File::create(dir.file("child.log")).ok();
         let end = self.place.run(&order, &self.programs, &note, &mut |line| {
@@ -171,11 +189,14 @@ impl Suite {
             }
             progress.line(item, line);
         });
+        if end == ChildEnd::Stopped {
+            return None;
+        }
         let judgement = judged(path, &end);
         if let Err(error) = dir.write_judgement(&judgement) {
             log::error!("{error}");
         }
-        judgement
+        Some(judgement)
     }
 }
 
@@ -197,6 +218,7 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
                 }
                 ChildEnd::LimitReached => "; the run's process did not end within its limit".into(),
                 ChildEnd::NotStarted(why) => return setup_error(why.clone()),
+                ChildEnd::Stopped => "; it was stopped".into(),
             };
             return setup_error(format!("{}{how}", crate::words(&error)));
         }
@@ -206,6 +228,7 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
         ChildEnd::Crashed(how) => format!("the run's process ended by {how}, see child.log"),
         ChildEnd::LimitReached => "the run's process did not end within its limit".into(),
         ChildEnd::NotStarted(why) => why.clone(),
+        ChildEnd::Stopped => "it was stopped".into(),
     };
     // What is certain stays certain; but a process that broke down cannot vouch for a pass.
     let verdict = match (judgement.verdict, end) {

@@ -13,10 +13,12 @@ mod images;
 mod place;
 mod programs;
 mod selection;
+mod stop;
 mod storage;
 
 pub use execution::{Progress, Suite};
 pub use place::{Place, PlaceChoice, missing_for_guests};
 pub use programs::{Programs, workspace_commit};
 pub use selection::{Item, Selection, SelectionError, read_file, select};
+pub use stop::Stop;
 pub use storage::suite_dir;

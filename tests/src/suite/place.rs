@@ -9,9 +9,11 @@ use pincushion_vmm::doctor::{KvmAbility, probe};
 use pincushion_vmm::nested::{
     Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu, find_qemu,
 };
+use rustix::process::Signal;
 
 use super::child::{self, ChildEnd, Lines};
 use super::programs::Programs;
+use super::stop::Stop;
 
 /// What the user chose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -43,6 +45,7 @@ pub(super) struct ChildOrder<'a> {
     pub(super) limit: Duration,
     /// Keeps the disks' images in the run directory.
     pub(super) keep: bool,
+    pub(super) stop: &'a Stop,
 }
 
 /// The nested machine, booted when it is first needed, and again after it has died.
@@ -115,9 +118,15 @@ impl Place {
         progress: &dyn Fn(&str),
         each_line: &mut dyn FnMut(&str),
     ) -> ChildEnd {
-        match self {
+        let end = match self {
             Self::Host => run_here(order, programs, each_line),
             Self::Nested(nested) => nested.run(order, programs, progress, each_line),
+        };
+        // Whatever went wrong then came of the stop, as far as anybody can tell.
+        match (end, order.stop.wished()) {
+            (ChildEnd::Done, _) => ChildEnd::Done,
+            (_, Some(_)) => ChildEnd::Stopped,
+            (end, None) => end,
         }
     }
 }
@@ -135,7 +144,8 @@ fn run_here(
         order.initrd,
         &scratch,
     ));
-    let end = child::run(command, order.limit, each_line);
+    command.args(["--parent", &process::id().to_string()]);
+    let end = child::run(command, order.limit, order.stop, each_line);
     if !order.keep {
         // What is left there is in nobody's way.
         let _ = std::fs::remove_dir_all(&scratch);
@@ -175,9 +185,14 @@ impl Nested {
                 Ok(machine) => machine,
                 Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
             };
+            if order.stop.wished().is_some() {
+                return ChildEnd::Stopped;
+            }
             match run_inside(&machine, order, programs, each_line) {
                 Ok(end) => return end,
-                Err(error) if is_last => return ChildEnd::NotStarted(crate::words(&error)),
+                Err(error) if is_last || order.stop.wished().is_some() => {
+                    return ChildEnd::NotStarted(crate::words(&error));
+                }
                 Err(error) => {
                     progress(&format!(
                         "the nested machine failed, booting another: {}",
@@ -258,10 +273,19 @@ fn run_inside(
         .collect();
     // Both streams into one, line by line; a lock, since the two are borrowed at once.
     let both = std::cell::RefCell::new(each_line);
-    let (mut out, mut err) = (
-        |line: &str| (both.borrow_mut())(line),
-        |line: &str| (both.borrow_mut())(line),
-    );
+    let signaller = machine.signaller();
+    let hear = |line: &str| {
+        // A wish may have come in the moment before the command could hear it; it speaks soon after its start.
+        if order.stop.wished().is_some() {
+            signaller.signal_all(Signal::TERM.as_raw());
+        }
+        (both.borrow_mut())(line);
+    };
+    let (mut out, mut err) = (hear, hear);
+    let for_wish = machine.signaller();
+    let _under_way = order
+        .stop
+        .while_under_way(move |signal| for_wish.signal_all(signal.as_raw()));
     let ended = machine.run(
         &command,
         &mut Lines::new(&mut out),

@@ -5,7 +5,8 @@ use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, context};
 
 use super::view::RunView;
-use crate::report::RunSummary;
+use crate::report::{RunSummary, shown};
+use crate::verdict::Verdict;
 
 /// What the page says of the suite as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
     environment
         .add_template("page", include_str!("page.html.jinja"))
         .expect("the template is part of the program and tested");
-    let views: Vec<RunView> = runs
-        .iter()
+    let views: Vec<RunView> = by_weight(runs)
+        .into_iter()
         .enumerate()
         .map(|(index, run)| RunView::new(index + 1, run))
         .collect();
@@ -37,6 +38,7 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
         style => include_str!("page.css"),
         title => if about.title.is_empty() { "Runs" } else { about.title.as_str() },
         made => about.made.as_str(),
+        shown => shown(runs),
         command => about.command.as_str(),
         runs => Value::from(Serde(&views)),
         expected,
@@ -48,6 +50,16 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
     template
         .render(values)
         .expect("the template names what the values have; tested")
+}
+
+/// Surprises first, then findings, then the rest; among equals in the order in which they ran.
+fn by_weight(runs: &[RunSummary]) -> Vec<&RunSummary> {
+    let mut runs: Vec<&RunSummary> = runs.iter().collect();
+    runs.sort_by_key(|run| {
+        let is_finding = run.judgement.verdict == Verdict::Finding;
+        (run.as_expected, !is_finding)
+    });
+    runs
 }
 
 /// Lines that hold only a tag leave nothing in the page.
@@ -66,7 +78,6 @@ mod tests {
     use super::*;
     use crate::oracle::judge;
     use crate::report::summary::example;
-    use crate::verdict::Verdict;
 
     /// A run that was written by hand, judged as a real one is.
     fn recorded() -> RunSummary {
@@ -101,6 +112,27 @@ mod tests {
         ] {
             assert!(page.contains(part), "the page lacks {part}");
         }
+    }
+
+    #[test]
+    fn what_matters_comes_first() {
+        let runs = [
+            example(Verdict::Pass, true),
+            example(Verdict::Finding, true),
+            example(Verdict::Pass, false),
+        ];
+        let order: Vec<_> = by_weight(&runs)
+            .into_iter()
+            .map(|run| (run.judgement.verdict, run.as_expected))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                (Verdict::Pass, false),
+                (Verdict::Finding, true),
+                (Verdict::Pass, true)
+            ]
+        );
     }
 
     #[test]
