@@ -105,7 +105,7 @@ fn the_guest_sees_an_io_error_and_goes_on() {
         let payload = request(payload, 2, 0, 4096, VIRTQ_DESC_F_WRITE).power_off();
         let kernel = payload.to_kernel();
         let blk: BlkConfig =
-            key_values::parse("--blk", &format!("path={path},backend={backend}")).expect("a disk");
+            key_values::parse(&format!("path={path},backend={backend}")).expect("a disk");
         let config = VmConfig {
             kernel: Some(kernel.path().to_owned()),
             memory: 16 << 20,

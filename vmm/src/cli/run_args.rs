@@ -81,7 +81,7 @@ impl RunArgs {
 }
 
 fn parse_blk(text: &str) -> Result<BlkConfig, String> {
-    key_values::parse("--blk", text)
+    key_values::parse(text)
 }
 
 fn parse_on_reset(text: &str) -> Result<OnReset, String> {

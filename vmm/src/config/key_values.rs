@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 /// else is a text, and the schema decides.
 ///
 /// # Errors
-/// A sentence that names the flag, the part that is wrong and the nearest known key.
-pub fn parse<T: DeserializeOwned>(flag: &str, text: &str) -> Result<T, String> {
+/// A sentence that names the part that is wrong and the nearest known key. Whoever parses flags adds which flag it was.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut table = toml::Table::new();
     for part in split(text) {
         let (key, value) = match part.split_once('=') {
@@ -18,19 +18,15 @@ pub fn parse<T: DeserializeOwned>(flag: &str, text: &str) -> Result<T, String> {
         };
         if key.is_empty() {
             return Err(format!(
-                "{flag}: `{text}` has an empty key; write key=value pairs with commas between them"
+                "`{text}` has an empty key; write key=value pairs with commas between them"
             ));
         }
         if table.insert(key.clone(), value).is_some() {
-            return Err(format!("{flag}: `{key}` is given twice"));
+            return Err(format!("`{key}` is given twice"));
         }
     }
-    T::deserialize(toml::Value::Table(table)).map_err(|error| {
-        format!(
-            "{flag}: {}",
-            pincushion_devices::toml_error::explain(error.message())
-        )
-    })
+    T::deserialize(toml::Value::Table(table))
+        .map_err(|error| pincushion_devices::toml_error::explain(error.message()))
 }
 
 /// Splits at single commas; a double comma is one comma of the value.
@@ -65,21 +61,21 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_is_written_twice() {
-        let blk: BlkConfig = parse("--blk", "path=a,,b.img,id=a,direct=on,read-only").unwrap();
+        let blk: BlkConfig = parse("path=a,,b.img,id=a,direct=on,read-only").unwrap();
         assert_eq!(blk.path.to_str(), Some("a,b.img"));
         assert!(blk.direct && blk.read_only);
     }
 
     #[test]
-    fn a_wrong_key_names_the_flag_and_the_nearest() {
-        let said = parse::<BlkConfig>("--blk", "paht=x,id=a").unwrap_err();
+    fn a_wrong_key_names_the_nearest() {
+        let said = parse::<BlkConfig>("paht=x,id=a").unwrap_err();
         assert!(
-            said.starts_with("--blk: unknown key `paht`; did you mean `path`?"),
+            said.starts_with("unknown key `paht`; did you mean `path`?"),
             "{said}"
         );
-        let said = parse::<BlkConfig>("--blk", "id=a").unwrap_err();
+        let said = parse::<BlkConfig>("id=a").unwrap_err();
         assert!(said.contains("missing field `path`"), "{said}");
-        let said = parse::<BlkConfig>("--blk", "path=x,path=y").unwrap_err();
+        let said = parse::<BlkConfig>("path=x,path=y").unwrap_err();
         assert!(said.contains("`path` is given twice"), "{said}");
     }
 }
