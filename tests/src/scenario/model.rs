@@ -1,6 +1,6 @@
-//! A scenario as its file spells it. Plain data; what may not be combined is refused by [`super::check`].
+//! A scenario as its file spells it. Plain data; what may not be combined is refused by `check.rs`.
 //!
-//! Texts may hold `${...}`: see [`super::interpolate`].
+//! Texts may hold `${...}`: see `interpolate.rs`.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,8 @@ pub struct Scenario {
     /// The machine.
     #[serde(default)]
     pub vm: Vm,
-    /// What is expected, by kernel (`debian:6.12`) or `default`.
+    /// What is expected, by kernel (`debian:6.12`) or `default`; at least one.
+    #[serde(default)]
     pub expect: BTreeMap<String, Expectation>,
     /// Its disks, in the order in which the guest sees them.
     #[serde(default, rename = "disk")]

@@ -33,7 +33,7 @@ impl Programs {
     /// Finds the programs; where this program lies in a cargo target directory, makes sure that they are built and fresh.
     ///
     /// # Errors
-    /// [`ProgramError`].
+    /// `ProgramError`.
     pub fn find(progress: &dyn Fn(&str)) -> Result<Self, ProgramError> {
         let exe = std::env::current_exe().unwrap_or_default();
         let dir = program_dir(&exe);
