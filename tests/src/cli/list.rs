@@ -85,19 +85,25 @@ pub(super) fn check(files: &[PathBuf]) -> Result<u8, Failure> {
     for file in files {
         match read_file(file) {
             Ok(scenario) => println!(
-                "{}: {} steps, {} rules, {} disks",
+                "{}: ok, with {}, {} and {}",
                 file.display(),
-                scenario.steps.len(),
-                scenario.rules.len(),
-                scenario.disks.len()
+                count(scenario.steps.len(), "step"),
+                count(scenario.rules.len(), "rule"),
+                count(scenario.disks.len(), "disk")
             ),
             Err(error) => {
-                eprintln!("{error}");
+                eprintln!("{}", crate::words(&error));
                 code = exit_code::BAD_ARGUMENTS;
             }
         }
     }
     Ok(code)
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use crate::verdict::Verdict;
     name = "pincushion test",
     bin_name = "pincushion test",
     version,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = after_help()
 )]
 struct Args {
     #[command(subcommand)]
@@ -58,6 +59,26 @@ enum Command {
     /// One run, as a child of the others
     #[command(hide = true)]
     RunOne(runner::Order),
+}
+
+fn after_help() -> String {
+    let mut text = String::from(
+        "Begin with:\n  pincushion test demo\n  pincushion test run --tag quick\n\nExit codes:\n",
+    );
+    for code in [
+        exit_code::OK,
+        exit_code::BAD_ARGUMENTS,
+        exit_code::SETUP_ERROR,
+        exit_code::SURPRISE,
+        exit_code::INCONCLUSIVE,
+        exit_code::INTERRUPTED,
+        exit_code::TERMINATED,
+    ] {
+        let meaning = exit_code::TABLE.iter().find(|(known, _)| *known == code);
+        let meaning = meaning.map_or("", |(_, meaning)| meaning);
+        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+    }
+    text
 }
 
 /// Parses the command line, does what it asks and gives the exit code.
@@ -97,7 +118,7 @@ impl Failure {
     fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             code: exit_code::BAD_ARGUMENTS,
-            said: format!("{:#}", error.into()),
+            said: crate::words(error.into().as_ref()),
         }
     }
 
@@ -105,7 +126,7 @@ impl Failure {
     fn setup(error: impl Into<anyhow::Error>) -> Self {
         Self {
             code: exit_code::SETUP_ERROR,
-            said: format!("{:#}", error.into()),
+            said: crate::words(error.into().as_ref()),
         }
     }
 }

@@ -73,7 +73,9 @@ impl Progress for ToStderr {
         ));
         if let Some(surprise) = surprise {
             self.say(&format!("   {surprise}"));
-            self.say(&format!("   evidence: {}", summary.run_dir.display()));
+            if summary.run_dir.is_dir() {
+                self.say(&format!("   evidence: {}", summary.run_dir.display()));
+            }
         }
     }
 }

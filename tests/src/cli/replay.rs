@@ -13,6 +13,7 @@ use crate::report::About;
 use crate::rundir::RunDir;
 use crate::scenario::{Comparison, compare, expected_for, verdict_word};
 use crate::suite::Item;
+use crate::verdict::Certainty;
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -30,6 +31,7 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     let dir = RunDir::at(&args.run_dir);
+    refuse_unless(&dir, "run.toml")?;
     let info = dir.info().map_err(Failure::usage)?;
     let scenario = dir.scenario().map_err(Failure::usage)?;
     let commit = crate::suite::workspace_commit();
@@ -53,6 +55,17 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     perform(&[item], info.seed, &args.how, &args.reports, about)
 }
 
+/// Refuses a directory without the file that makes it a run's.
+fn refuse_unless(dir: &RunDir, file: &str) -> Result<(), Failure> {
+    if dir.file(file).exists() {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow::anyhow!(
+        "{} is no directory of a run, since it has no {file}; a run's directory is SCENARIO@KERNEL in the report directory",
+        dir.path().display()
+    )))
+}
+
 /// Options of `judge`.
 #[derive(Debug, Args)]
 pub(super) struct JudgeArgs {
@@ -64,6 +77,7 @@ pub(super) struct JudgeArgs {
 }
 
 pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
+    refuse_unless(&RunDir::at(&args.run_dir), "events.jsonl")?;
     let judgement = oracle::judge(&args.run_dir).map_err(Failure::usage)?;
     if args.json {
         println!(
@@ -74,8 +88,15 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
         println!("{}: {}", verdict_word(judgement.verdict), judgement.reason);
         for finding in &judgement.findings {
             println!(
-                "\n{} ({:?}, {:?}): {}\n{}",
-                finding.oracle, finding.promise, finding.certainty, finding.title, finding.text
+                "\n{} ({:?}, {}): {}\n{}",
+                finding.oracle,
+                finding.promise,
+                match finding.certainty {
+                    Certainty::Certain => "certain",
+                    Certainty::Possible => "possible only",
+                },
+                finding.title,
+                finding.text
             );
         }
     }

@@ -92,8 +92,10 @@ pub(super) fn perform(
     let note = |text: &str| crate::suite::Progress::note(&progress, text);
     let dir = suite_dir(reports.report_dir.as_deref());
     let dir = dir.map_err(|error| {
+        let named = reports.report_dir.as_ref();
+        let named = named.map_or(String::new(), |dir| format!(" {}", dir.display()));
         Failure::setup(anyhow::anyhow!(
-            "cannot make the report directory (--report-dir): {error}"
+            "cannot make the report directory{named} (--report-dir): {error}"
         ))
     })?;
     note(&format!(

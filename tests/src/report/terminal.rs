@@ -30,15 +30,18 @@ pub fn terminal(runs: &[RunSummary]) -> String {
     );
     for run in surprises {
         text += &format!(
-            "\nsurprise: {} on {}\n  expected {}, seen {}: {}\n  evidence: {}\n  again:    {}\n",
+            "\nsurprise: {} on {}\n  expected {}, seen {}: {}\n",
             run.scenario,
             run.kernel,
             run.expected(),
             run.seen(),
             run.judgement.reason,
-            run.run_dir.display(),
-            run.replay
         );
+        // A run that could not even begin left none.
+        if run.run_dir.is_dir() {
+            text += &format!("  evidence: {}\n", run.run_dir.display());
+        }
+        text += &format!("  again:    {}\n", run.replay);
     }
     text
 }
