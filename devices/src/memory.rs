@@ -3,7 +3,8 @@
 //! Every access is volatile and goes through vm-memory; nothing here makes a reference into guest memory.
 
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+    ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestMemoryRegion, VolatileMemory, VolatileSlice,
 };
 
 use crate::trace::event::{FRAME_SIZE, GuestRange};
@@ -34,6 +35,7 @@ pub struct Near<'a> {
     memory: &'a GuestMemoryMmap<()>,
     start: u64,
     len: u64,
+    region: VolatileSlice<'a>,
 }
 
 impl<'a> Near<'a> {
@@ -46,6 +48,7 @@ impl<'a> Near<'a> {
             memory,
             start: region.start_addr().0,
             len: region.len(),
+            region: region.as_volatile_slice().ok()?,
         })
     }
 
@@ -61,6 +64,19 @@ impl<'a> Near<'a> {
     pub fn contains(&self, range: GuestRange) -> bool {
         let offset = range.addr.wrapping_sub(self.start);
         (offset < self.len && range.len <= self.len - offset) || contains(self.memory, range)
+    }
+
+    /// Reads a value, each byte once.
+    ///
+    /// # Errors
+    /// Not all of it is in guest memory.
+    #[inline]
+    pub fn read_obj<T: ByteValued>(&self, addr: u64) -> Result<T, GuestMemoryError> {
+        let offset = usize::try_from(addr.wrapping_sub(self.start)).unwrap_or(usize::MAX);
+        match self.region.get_ref(offset) {
+            Ok(value) => Ok(value.load()),
+            Err(_) => self.memory.read_obj(GuestAddress(addr)),
+        }
     }
 }
 
@@ -153,6 +169,8 @@ mod tests {
     #[test]
     fn a_remembered_region_changes_no_answer() {
         let memory = memory();
+        let counting: Vec<u8> = (0..0x4000).map(|at: u32| at.to_le_bytes()[0]).collect();
+        write(&memory, &[range(0, 0x4000)], &counting).unwrap();
         assert!(Near::new(&memory, 0x4000).is_none());
         let edges = [
             0,
@@ -172,6 +190,8 @@ mod tests {
                     let range = range(addr, len);
                     assert_eq!(near.contains(range), contains(&memory, range), "{range:x?}");
                 }
+                let (read, expected) = (near.read_obj(addr), memory.read_obj(GuestAddress(addr)));
+                assert_eq!(read.ok(), expected.ok().map(|value: u16| value), "{addr:x}");
             }
         }
     }

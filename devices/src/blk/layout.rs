@@ -10,6 +10,7 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use crate::memory::Near;
 use crate::queue::{Refusal, Segment};
 use crate::trace::event::{Direction, Operation, Status};
 
@@ -67,7 +68,7 @@ pub(super) fn shape(segments: &[Segment]) -> Result<Shape, &'static str> {
 pub(super) fn read_header(
     shape: &Shape,
     segments: &[Segment],
-    memory: &GuestMemoryMmap<()>,
+    near: &Near<'_>,
 ) -> Result<Header, Refusal> {
     if !shape.ordered {
         return Err(mistake("a readable descriptor after a writable one"));
@@ -76,7 +77,14 @@ pub(super) fn read_header(
         return Err(mistake("a request header shorter than 16 bytes"));
     }
     let mut bytes = [0; HEADER];
-    read_bytes(segments, 0, memory, &mut bytes)?;
+    match segments.first() {
+        // As all drivers do it. In an ordered chain with readable bytes the first descriptor is readable.
+        Some(whole) if u64::from(whole.len) >= HEADER as u64 => {
+            let read = near.read_obj(whole.addr);
+            bytes = read.map_err(|_| mistake("control bytes are not in guest memory"))?;
+        }
+        _ => read_bytes(segments, 0, near.memory(), &mut bytes)?,
+    }
     Ok(Header {
         kind: u32_at(&bytes, 0),
         sector: u64_at(&bytes, 8),

@@ -140,7 +140,7 @@ impl Logic for BlkLogic {
         let shape = shape(chain.segments)?;
         let near = Near::new(memory, shape.status_addr);
         let near = near.ok_or("the status byte is not in guest memory")?;
-        let header = read_header(&shape, chain.segments, memory);
+        let header = read_header(&shape, chain.segments, &near);
         let understood =
             header.and_then(|header| self.understand(header, &shape, chain, &near, payload));
         let (kind, bytes, refusal) = match understood {

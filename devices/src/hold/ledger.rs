@@ -142,25 +142,33 @@ impl Shard {
 
     /// Adds to the counters of all frames.
     ///
-    /// Ranges of a request are mostly single pages near each other, so two comparisons each decide on that, and
-    /// counters are looked up only when the neighbourhood changes. Not inlined: inside the whole path the loop would
-    /// keep its few variables on the stack.
+    /// Ranges of a request are mostly whole pages in one neighbourhood, whose counters are looked up once. Not inlined:
+    /// inside the whole path the loop would keep its few variables on the stack.
     #[inline(never)]
     fn add(&mut self, ranges: &[GuestRange], delta: u64) {
         let Some(first) = ranges.first() else { return };
-        let mut start = first.addr & !(NEIGHBOURHOOD - 1);
-        let mut counters = self.table.made(first.addr / FRAME_SIZE / NEIGHBOURS);
-        for range in ranges {
+        let start = first.addr & !(NEIGHBOURHOOD - 1);
+        let Some(counters) = self.table.get(first.addr / FRAME_SIZE / NEIGHBOURS) else {
+            return self.table.add_each(ranges, delta);
+        };
+        let mut left = ranges.iter();
+        loop {
+            let these = left.as_slice();
+            let Some(range) = left.next() else { return };
             let offset = range.addr.wrapping_sub(start);
-            let rest_of_frame = !offset & (FRAME_SIZE - 1);
-            // An empty range wraps, and goes the other way.
-            let in_one_frame = range.len.wrapping_sub(1) <= rest_of_frame;
-            if in_one_frame && offset < NEIGHBOURHOOD {
-                bump(&counters[place(offset / FRAME_SIZE)], delta);
-            } else if range.len > 0 {
-                let last = range.addr.saturating_add(range.len - 1);
-                counters = self.table.add_between(range.addr, last, delta);
-                start = last & !(NEIGHBOURHOOD - 1);
+            // A number of a frame, unless the range begins inside one or is far: then it is too great.
+            let frame = offset.rotate_right(FRAME_SIZE.trailing_zeros());
+            if frame < NEIGHBOURS && range.len == FRAME_SIZE {
+                bump(&counters[place(frame)], delta);
+                continue;
+            }
+            let near = offset < NEIGHBOURHOOD && range.len <= NEIGHBOURHOOD - offset;
+            if !near || range.len == 0 {
+                return self.table.add_each(these, delta);
+            }
+            let last = offset + (range.len - 1);
+            for counter in &counters[place(offset / FRAME_SIZE)..=place(last / FRAME_SIZE)] {
+                bump(counter, delta);
             }
         }
     }
@@ -178,8 +186,16 @@ fn bump(counter: &AtomicU64, delta: u64) {
 }
 
 impl Table {
-    /// Adds to the counters of the frames from that of `addr` to that of `last`. Returns the neighbourhood of `last`.
-    fn add_between(&self, addr: u64, last: u64, delta: u64) -> &Counters {
+    /// Adds to the counters of ranges of any shape and place.
+    #[inline(never)]
+    fn add_each(&self, ranges: &[GuestRange], delta: u64) {
+        for range in ranges.iter().filter(|range| range.len > 0) {
+            self.add_between(range.addr, range.addr.saturating_add(range.len - 1), delta);
+        }
+    }
+
+    /// Adds to the counters of the frames from that of `addr` to that of `last`.
+    fn add_between(&self, addr: u64, last: u64, delta: u64) {
         let (mut frame, last) = (addr / FRAME_SIZE, last / FRAME_SIZE);
         loop {
             let counters = self.made(frame / NEIGHBOURS);
@@ -188,13 +204,19 @@ impl Table {
                 bump(counter, delta);
             }
             if end == last {
-                return counters;
+                return;
             }
             frame = end + 1;
         }
     }
 
+    /// The counters of a neighbourhood, if there are any yet.
     #[inline]
+    fn get(&self, neighbourhood: u64) -> Option<&Counters> {
+        let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
+        Some(self.neighbourhoods.get(index)?.get()?)
+    }
+
     fn made(&self, neighbourhood: u64) -> &Counters {
         let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
         let cell = self.neighbourhoods.get(index);
@@ -203,11 +225,7 @@ impl Table {
     }
 
     fn count(&self, frame: u64) -> u64 {
-        let neighbourhood = usize::try_from(frame / NEIGHBOURS).unwrap_or(usize::MAX);
-        let counters = self
-            .neighbourhoods
-            .get(neighbourhood)
-            .and_then(OnceLock::get);
+        let counters = self.get(frame / NEIGHBOURS);
         counters.map_or(0, |counters| counters[place(frame)].load(Ordering::Acquire))
     }
 
