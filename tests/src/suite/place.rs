@@ -190,6 +190,10 @@ impl Nested {
             }
             match run_inside(&machine, order, programs, each_line) {
                 Ok(end) => return end,
+                // Another machine cannot help a file of this host, say on a full disk.
+                Err(error @ NestedError::HostFile { .. }) => {
+                    return ChildEnd::NotStarted(crate::words(&error));
+                }
                 Err(error) if is_last || order.stop.wished().is_some() => {
                     return ChildEnd::NotStarted(crate::words(&error));
                 }
