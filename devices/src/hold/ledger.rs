@@ -158,18 +158,10 @@ impl Shard {
             let offset = range.addr.wrapping_sub(start);
             // A number of a frame, unless the range begins inside one or is far: then it is too great.
             let frame = offset.rotate_right(FRAME_SIZE.trailing_zeros());
-            if frame < NEIGHBOURS && range.len == FRAME_SIZE {
-                bump(&counters[place(frame)], delta);
-                continue;
+            if frame >= NEIGHBOURS || range.len != FRAME_SIZE {
+                return self.table.add_near(counters, start, these, delta);
             }
-            let near = offset < NEIGHBOURHOOD && range.len <= NEIGHBOURHOOD - offset;
-            if !near || range.len == 0 {
-                return self.table.add_each(these, delta);
-            }
-            let last = offset + (range.len - 1);
-            for counter in &counters[place(offset / FRAME_SIZE)..=place(last / FRAME_SIZE)] {
-                bump(counter, delta);
-            }
+            bump(&counters[place(frame)], delta);
         }
     }
 }
@@ -185,7 +177,42 @@ fn bump(counter: &AtomicU64, delta: u64) {
     counter.store(count, Ordering::Release);
 }
 
+/// Four at a time, which the compiler does not do by itself for atomics.
+#[inline]
+fn bump_all(counters: &[AtomicU64], delta: u64) {
+    let (fours, rest) = counters.as_chunks::<4>();
+    for [a, b, c, d] in fours {
+        bump(a, delta);
+        bump(b, delta);
+        bump(c, delta);
+        bump(d, delta);
+    }
+    for counter in rest {
+        bump(counter, delta);
+    }
+}
+
 impl Table {
+    /// Adds to the counters of ranges of any shape, of which the first ones are in the neighbourhood at `start`.
+    #[inline(never)]
+    fn add_near(&self, counters: &Counters, start: u64, ranges: &[GuestRange], delta: u64) {
+        let mut left = ranges.iter();
+        loop {
+            let these = left.as_slice();
+            let Some(range) = left.next() else { return };
+            let offset = range.addr.wrapping_sub(start);
+            let near = offset < NEIGHBOURHOOD && range.len <= NEIGHBOURHOOD - offset;
+            if !near || range.len == 0 {
+                return self.add_each(these, delta);
+            }
+            let last = offset + (range.len - 1);
+            bump_all(
+                &counters[place(offset / FRAME_SIZE)..=place(last / FRAME_SIZE)],
+                delta,
+            );
+        }
+    }
+
     /// Adds to the counters of ranges of any shape and place.
     #[inline(never)]
     fn add_each(&self, ranges: &[GuestRange], delta: u64) {
@@ -200,9 +227,7 @@ impl Table {
         loop {
             let counters = self.made(frame / NEIGHBOURS);
             let end = last.min(frame | (NEIGHBOURS - 1));
-            for counter in &counters[place(frame)..=place(end)] {
-                bump(counter, delta);
-            }
+            bump_all(&counters[place(frame)..=place(end)], delta);
             if end == last {
                 return;
             }

@@ -1,12 +1,13 @@
 //! From a popped chain to a request that may start or is parked.
 
+use crate::device::Memory;
 use crate::fault::{HoldUntil, Ticket, Waiting};
 use crate::memory;
 use crate::trace::event::{Direction, EventKind, Fetch, Moment, Point, ReleaseCause, Until};
 
 use super::core::{Core, answer_word};
 use super::device_queue::DeviceQueue;
-use super::in_flight::Step;
+use super::in_flight::{Slot, Step};
 use super::logic::{Chain, Logic, Parsed};
 use super::payload::{hash_copy, spelled};
 
@@ -97,7 +98,7 @@ impl<L: Logic> Core<L> {
             slot.planted = decision.planted;
             hold = decision.hold;
         }
-        self.fetch_payload(queue, index);
+        self.fetch_payload(slot, &queue.memory);
         let parked = hold.is_some_and(|hold| self.park(queue, index, Point::Fetched, &hold));
         if !parked {
             queue.ready.push(index);
@@ -106,8 +107,7 @@ impl<L: Logic> Core<L> {
 
     /// Copies a write's payload if it is fetched early, and hashes it.
     #[inline]
-    fn fetch_payload(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
-        let slot = queue.in_flight.slot(index);
+    fn fetch_payload(&mut self, slot: &mut Slot<L::Request>, memory: &Memory) {
         let is_write = slot.direction == Some(Direction::ToDevice) && !slot.ranges.is_empty();
         let early = slot.fetch == Fetch::Early;
         if !is_write || !(early || self.options.hash) {
@@ -116,7 +116,7 @@ impl<L: Logic> Core<L> {
         if early {
             let mut copy = self.spare.copies.pop().unwrap_or_default();
             copy.clear();
-            let read = memory::read(&queue.memory, &slot.ranges, &mut copy);
+            let read = memory::read(memory, &slot.ranges, &mut copy);
             read.expect("the payload was checked when the chain was parsed");
             slot.copy = Some(copy);
         }
@@ -124,7 +124,7 @@ impl<L: Logic> Core<L> {
             match &slot.copy {
                 Some(copy) => hash_copy(copy, &slot.ranges, &mut slot.hashes),
                 None => {
-                    self.hasher.hash_guest(&queue.memory, &slot.ranges);
+                    self.hasher.hash_guest(memory, &slot.ranges);
                     std::mem::swap(&mut self.hasher.hashes, &mut slot.hashes);
                 }
             }

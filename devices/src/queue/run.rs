@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::backend::{Buffers, Completion, Submitted, Transfer, Work};
+use crate::device::Memory;
 use crate::fault::Ticket;
 use crate::memory;
 use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Point, Status};
@@ -92,13 +93,13 @@ impl<L: Logic> Core<L> {
                     self.emit(|| EventKind::TouchBegan {
                         request: self.request_id(slot.ordinal),
                     });
-                    guest_buffers(self.spare.buffers.pop(), queue, index)
+                    guest_buffers(self.spare.buffers.pop(), &queue.memory, &slot.ranges)
                 }
             },
             Work::Flush | Work::Discard | Work::WriteZeroes { .. } => Buffers::None,
         };
         Transfer {
-            token: queue.in_flight.slot(index).ticket.0,
+            token: slot.ticket.0,
             work,
             offset,
             len,
@@ -206,13 +207,7 @@ impl<L: Logic> Core<L> {
 
 /// The payload for the backend, in buffers that were used before if there are any.
 #[inline]
-fn guest_buffers<R: Clone + Default>(
-    spare: Option<Buffers>,
-    queue: &mut DeviceQueue<R>,
-    index: u16,
-) -> Buffers {
-    let slot = queue.in_flight.slot(index);
-    let from: &[GuestRange] = &slot.ranges;
+fn guest_buffers(spare: Option<Buffers>, memory: &Memory, from: &[GuestRange]) -> Buffers {
     match spare {
         Some(Buffers::Guest { memory, mut ranges }) => {
             ranges.clear();
@@ -221,7 +216,7 @@ fn guest_buffers<R: Clone + Default>(
         }
         Some(Buffers::None | Buffers::Owned(_)) | None => Buffers::Guest {
             ranges: from.to_vec(),
-            memory: queue.memory.clone(),
+            memory: memory.clone(),
         },
     }
 }
