@@ -75,6 +75,7 @@ impl BlkLogic {
         }
     }
 
+    #[inline]
     fn understand(
         &self,
         header: Header,

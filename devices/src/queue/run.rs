@@ -208,15 +208,13 @@ impl<L: Logic> Core<L> {
 /// The payload for the backend, in buffers that were used before if there are any.
 #[inline]
 fn guest_buffers(spare: Option<Buffers>, memory: &Memory, from: &[GuestRange]) -> Buffers {
-    match spare {
-        Some(Buffers::Guest { memory, mut ranges }) => {
-            ranges.clear();
-            ranges.extend_from_slice(from);
-            Buffers::Guest { memory, ranges }
-        }
-        Some(Buffers::None | Buffers::Owned(_)) | None => Buffers::Guest {
-            ranges: from.to_vec(),
-            memory: memory.clone(),
-        },
+    let mut buffers = spare.unwrap_or_else(|| Buffers::Guest {
+        ranges: Vec::new(),
+        memory: memory.clone(),
+    });
+    if let Buffers::Guest { ranges, .. } = &mut buffers {
+        ranges.clear();
+        ranges.extend_from_slice(from);
     }
+    buffers
 }
