@@ -113,14 +113,13 @@ impl Suite {
             began_unix_s: unix_seconds(),
             ..RunInfo::default()
         };
-        let id = run_id(item);
-        let path = self.dir.join(&id);
-        let judgement = self.produce(item, &id, &path, &mut info, progress)?;
         let expectation = expected_for(&item.scenario.expect, &item.kernel).cloned();
         let expectation = expectation.unwrap_or(Expectation {
             verdict: Verdict::Pass,
             oracles: Vec::new(),
         });
+        let may_not_boot = expectation.verdict == Verdict::SetupError;
+        let (path, judgement) = self.produce_patiently(item, &mut info, may_not_boot, progress)?;
         let comparison = compare(&expectation, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
@@ -140,6 +139,34 @@ impl Suite {
         };
         progress.ended(item, &summary, surprise);
         Some(summary)
+    }
+
+    /// The run, and once more in the nested machine if the guest did not boot: its emulation now and then loses a guest before
+    /// that has said a word, most often on a busy host. That is a setup error, never a finding, and nothing is hidden: the first try
+    /// keeps its directory and is told. A guest whose agent has spoken is never tried again. `None`: stopped.
+    fn produce_patiently(
+        &self,
+        item: &Item,
+        info: &mut RunInfo,
+        may_not_boot: bool,
+        progress: &dyn Progress,
+    ) -> Option<(PathBuf, Judgement)> {
+        let id = run_id(item);
+        let path = self.dir.join(&id);
+        let judgement = self.produce(item, &id, &path, info, progress)?;
+        let in_vain = judgement.verdict == Verdict::SetupError && boots(&judgement) > 0;
+        if may_not_boot || !in_vain || !matches!(self.place, Place::Nested(_)) {
+            return Some((path, judgement));
+        }
+        progress.note(&format!(
+            "{id}: {}; trying once more, the first try is in {}",
+            judgement.reason,
+            path.display()
+        ));
+        let id = format!("{id}-again");
+        let path = self.dir.join(&id);
+        let judgement = self.produce(item, &id, &path, info, progress)?;
+        Some((path, judgement))
     }
 
     /// The run itself: evidence first, then the judgement from it. `None`: stopped.
@@ -198,6 +225,11 @@ impl Suite {
         }
         Some(judgement)
     }
+}
+
+/// How often the guest was started.
+fn boots(judgement: &Judgement) -> u64 {
+    judgement.counts.get("boots").copied().unwrap_or_default()
 }
 
 fn describe(info: &mut RunInfo, image: &GuestImage) {
