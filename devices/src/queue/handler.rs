@@ -271,14 +271,19 @@ impl<L: Logic> Core<L> {
         self.spare.due = due;
     }
 
-    /// A device that is not active has nothing to release, but must not leave its descriptor readable.
-    fn wake_inactive(&mut self) {
+    /// Empties the inbox: releases mean nothing any more, a stop still counts.
+    fn forget_messages(&mut self) {
         self.wake.inbox().take(&mut self.spare.messages);
         self.stopping |= self
             .spare
             .messages
             .drain(..)
             .any(|message| message == Message::Stop);
+    }
+
+    /// A device that is not active has nothing to release, but must not leave its descriptor readable.
+    fn wake_inactive(&mut self) {
+        self.forget_messages();
         self.disk.completions(&mut self.spare.completions);
         self.spare.completions.clear();
         self.wake.clear();
@@ -329,13 +334,8 @@ impl<L: Logic> Core<L> {
         // They carry the map of this activation.
         self.spare.buffers.clear();
 
-        // Releases that were under way are for requests that end here; a stop still counts.
-        self.wake.inbox().take(&mut self.spare.messages);
-        self.stopping |= self
-            .spare
-            .messages
-            .drain(..)
-            .any(|message| message == Message::Stop);
+        // Releases that were under way are for requests that end here.
+        self.forget_messages();
 
         let mut abandoned = 0;
         for index in queue.in_flight.all() {
