@@ -20,6 +20,7 @@ pub mod machine;
 pub mod memory;
 pub mod nested;
 mod platform;
+pub mod region;
 pub mod signals;
 mod terminal;
 mod vcpu;

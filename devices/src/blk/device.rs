@@ -45,6 +45,7 @@ impl BlkDevice {
             kind: "virtio-blk".to_owned(),
             fetch: config.fetch,
             capacity_bytes: geometry.capacity_bytes,
+            region: None,
         });
         let options = Options {
             fetch: config.fetch,

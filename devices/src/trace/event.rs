@@ -204,12 +204,15 @@ pub struct Event {
 pub enum EventKind {
     /// First line of a log.
     LogOpened { version: u32 },
-    /// A device exists. `kind` is `virtio-blk`; `fetch` says when it reads a payload by default.
+    /// A device exists. `kind` is `virtio-blk`, `virtio-pmem`, ...; `fetch` says when it reads a payload by default. `region` is
+    /// where a virtio-pmem device's bytes are guest memory.
     DeviceAdded {
         device: String,
         kind: String,
         fetch: Fetch,
         capacity_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<GuestRange>,
     },
     /// The driver wrote the device status register (0 is a reset).
     DeviceStatus { device: String, status: u8 },

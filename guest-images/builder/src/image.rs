@@ -1,7 +1,7 @@
 //! A guest image: a kernel from the cache and an initramfs built for it.
 //!
 //! In the initramfs, `/init` is the given program and `/modules/NN-name.ko` are the modules, unpacked; `/modules/load` has
-//! one path per line in the order in which to load them. The image's digest is that of everything that goes in,
+//! one path per line in the order in which to load them at boot. Modules on demand are there, but not in that list. The image's digest is that of everything that goes in,
 //! so an unchanged request is answered from the cache, and a changed agent gives a new image.
 
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ pub struct ImageSpec<'a> {
     pub init: &'a Path,
     /// Modules by name; what they need comes with them, and what is built in is skipped.
     pub modules: &'a [&'a str],
+    /// Modules that are in the image, where the kernel has them, but are loaded only when a step of the guest asks for them.
+    pub on_demand: &'a [&'a str],
     /// Anything else.
     pub files: Vec<ExtraFile>,
 }
@@ -103,7 +105,7 @@ pub struct Manifest {
     pub package: Option<PackageId>,
     /// Digest of `/init`.
     pub init_sha256: String,
-    /// The modules in load order.
+    /// The modules in load order, those on demand last.
     pub modules: Vec<FileDigest>,
     /// Modules that were asked for and are built in (or taken to be, for a kernel without a module tree).
     pub builtin: Vec<String>,
@@ -120,6 +122,8 @@ struct Inputs<'a> {
     kernel: &'a str,
     module_tree: String,
     modules: &'a [&'a str],
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    on_demand: &'a [&'a str],
     init_sha256: &'a str,
     files: &'a [FileDigest],
 }
@@ -148,6 +152,7 @@ impl Store {
             kernel: &kernel.digest,
             module_tree: kernel.modules.fingerprint()?,
             modules: spec.modules,
+            on_demand: spec.on_demand,
             init_sha256: &contents.init_sha256,
             files: &files,
         };
@@ -213,7 +218,13 @@ fn build(
     spec: &ImageSpec<'_>,
     contents: Contents,
 ) -> Result<(), Error> {
-    let modules = kernel.modules.resolve(spec.modules)?;
+    let at_boot = kernel.modules.resolve(spec.modules)?.len();
+    // A kernel without one of these is no reason not to boot it: the step that asks for it says so.
+    let there = |name: &&&str| kernel.modules.resolve(&[**name]).is_ok();
+    let on_demand = spec.on_demand.iter().filter(there).copied();
+    // What is loaded at boot comes first, in the same order as without the others.
+    let names: Vec<&str> = spec.modules.iter().copied().chain(on_demand).collect();
+    let modules = kernel.modules.resolve(&names)?;
     if kernel.modules.root().is_none() && !spec.modules.is_empty() {
         log::warn!(
             "{} comes without modules: {} must be built in",
@@ -223,7 +234,7 @@ fn build(
     }
     let mut tree = Initramfs::new();
     tree.add("/init", 0o755, contents.init)?;
-    let modules = add_modules(&mut tree, modules)?;
+    let modules = add_modules(&mut tree, modules, at_boot)?;
     let mut files = Vec::new();
     for (digest, bytes) in contents.files {
         tree.add(&digest.path, digest.mode, bytes)?;
@@ -250,14 +261,20 @@ fn build(
     write_json(&dir.join(MANIFEST), &manifest)
 }
 
-/// Adds `/modules/NN-name.ko` in load order, and `/modules/load`, which lists them.
-fn add_modules(tree: &mut Initramfs, modules: Vec<Module>) -> Result<Vec<FileDigest>, Error> {
+/// Adds `/modules/NN-name.ko` in load order, and `/modules/load`, which lists the first `at_boot` of them.
+fn add_modules(
+    tree: &mut Initramfs,
+    modules: Vec<Module>,
+    at_boot: usize,
+) -> Result<Vec<FileDigest>, Error> {
     let mut digests = Vec::new();
     let mut list = String::new();
     for (n, module) in modules.into_iter().enumerate() {
         let path = format!("/modules/{n:02}-{}.ko", module.name);
-        list.push_str(&path);
-        list.push('\n');
+        if n < at_boot {
+            list.push_str(&path);
+            list.push('\n');
+        }
         digests.push(FileDigest {
             path: path.clone(),
             mode: 0o644,

@@ -6,7 +6,7 @@
 //!
 //! let store = Store::open_default()?;
 //! let kernel = store.kernel(&"debian:6.12".parse()?, &mut Silent)?;
-//! let image = store.guest_image(&kernel, &ImageSpec { init: Path::new("agent"), modules: GUEST_MODULES, files: vec![] })?;
+//! let image = store.guest_image(&kernel, &ImageSpec { init: Path::new("agent"), modules: GUEST_MODULES, on_demand: &[], files: vec![] })?;
 //! println!("boot {} with {}", image.kernel.display(), image.initrd.display());
 //! # Ok::<(), pincushion_image::Error>(())
 //! ```
@@ -64,6 +64,9 @@ pub const FORMAT: u32 = 1;
 
 /// What an ordinary guest needs for its disks, on every kernel that is known here.
 pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4"];
+
+/// What a guest may need for what not every machine has; a step of the agent loads it.
+pub const ON_DEMAND_MODULES: &[&str] = &["virtio_pmem", "nd_pmem", "device_dax", "dax_pmem", "xfs"];
 
 /// What the nested machine needs: KVM on the emulated AMD processor, PCI, its agent's port, a disk.
 pub const NESTED_MODULES: &[&str] = &[

@@ -217,6 +217,7 @@ fn an_init_that_needs_a_loader_is_refused_unless_the_loader_comes_along() {
             &ImageSpec {
                 init: &init,
                 modules: &[],
+                on_demand: &[],
                 files: vec![],
             },
         )
@@ -233,6 +234,7 @@ fn an_init_that_needs_a_loader_is_refused_unless_the_loader_comes_along() {
             &ImageSpec {
                 init: &init,
                 modules: &[],
+                on_demand: &[],
                 files,
             },
         )
@@ -323,6 +325,7 @@ fn a_changed_module_does_not_get_into_an_image() {
     let spec = ImageSpec {
         init: &init,
         modules: &["virtio_blk"],
+        on_demand: &[],
         files: vec![],
     };
     let error = store.guest_image(&kernel, &spec).unwrap_err().to_string();
@@ -349,7 +352,8 @@ fn the_same_input_gives_the_same_bytes_in_any_cache() {
         }];
         let spec = ImageSpec {
             init: &init,
-            modules: &["ext4", "virtio_blk"],
+            modules: &["ext4", "virtio"],
+            on_demand: &["virtio_blk", "nowhere"],
             files,
         };
         let image = store.guest_image(&kernel, &spec).unwrap();
@@ -363,6 +367,9 @@ fn the_same_input_gives_the_same_bytes_in_any_cache() {
             modules,
             ["/modules/00-virtio.ko", "/modules/01-virtio_blk.ko"]
         );
+        let initrd = fs::read(&image.initrd).unwrap();
+        let list = b"/modules/00-virtio.ko\n";
+        assert!(initrd.windows(list.len()).any(|window| window == list));
         assert_eq!(image.manifest.builtin, ["ext4"]);
         (image.digest, fs::read(image.initrd).unwrap())
     };
@@ -384,6 +391,7 @@ fn an_image_is_built_again_only_when_something_in_it_changed() {
                 &ImageSpec {
                     init: &init,
                     modules,
+                    on_demand: &[],
                     files: vec![],
                 },
             )
@@ -423,6 +431,7 @@ fn a_kernel_built_by_hand_is_taken_with_its_modules_and_without() {
                 &ImageSpec {
                     init: &init,
                     modules: &["m"],
+                    on_demand: &[],
                     files: vec![],
                 },
             )

@@ -12,6 +12,7 @@ use pincushion_devices::trace::{EventKind, Tracer};
 use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
 use pincushion_vmm::machine::{Exit, Machine, MachineConfig, MachineError, Parts, StopHandle};
+use pincushion_vmm::region::Region;
 
 use crate::guest;
 
@@ -41,6 +42,7 @@ struct Boot {
 pub(super) struct Recipe {
     pub(super) config: MachineConfig,
     pub(super) devices: Vec<SharedDevice>,
+    pub(super) regions: Vec<Region>,
     pub(super) tracer: Arc<Tracer>,
     pub(super) limit: Duration,
     pub(super) console: std::fs::File,
@@ -160,6 +162,7 @@ fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, M
     });
     let parts = Parts {
         devices: recipe.devices.clone(),
+        regions: recipe.regions.clone(),
         console,
         agent: Some(guest::to_events(recipe.tracer.clone())),
         tracer: recipe.tracer.clone(),
@@ -213,6 +216,7 @@ mod tests {
         let mut booted = Booted::start(Recipe {
             config: MachineConfig::new(kernel),
             devices: vec![],
+            regions: vec![],
             tracer,
             limit: Duration::from_secs(9),
             console: tempfile::tempfile().unwrap(),

@@ -126,6 +126,7 @@ fn perform(
     let machine = Booted::start(Recipe {
         config: config(&scenario.vm, &kernel, &order.initrd),
         devices,
+        regions: Vec::new(),
         tracer: tracer.clone(),
         limit: Duration::from_secs(scenario.vm.limit_s),
         console: File::create(dir.file("console.log"))?,

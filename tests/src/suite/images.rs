@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pincushion_image::{GUEST_MODULES, ImageSpec, KernelSpec, Store};
+use pincushion_image::{GUEST_MODULES, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store};
 
 use super::programs::Programs;
 
@@ -60,6 +60,7 @@ fn make(
         &ImageSpec {
             init: &init,
             modules: GUEST_MODULES,
+            on_demand: ON_DEMAND_MODULES,
             files: Vec::new(),
         },
     )?;

@@ -42,6 +42,7 @@ impl Script {
                 kind: "virtio-blk".to_owned(),
                 fetch: Fetch::Late,
                 capacity_bytes: 1 << 26,
+                region: None,
             });
         }
         script.boot(1);

@@ -6,6 +6,7 @@ use crate::boot::initrd::InitrdError;
 use crate::boot::kernel::KernelError;
 use crate::layout::{CMDLINE_MAX, MAX_VCPUS, VIRTIO_GSIS};
 use crate::memory::MemoryError;
+use crate::region::RegionError;
 
 /// Why there is no machine. Nothing has run then.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum MachineError {
     /// The guest's memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A region of memory above RAM.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The kernel file.
     #[error(transparent)]
     Kernel(#[from] KernelError),

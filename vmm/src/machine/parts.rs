@@ -27,6 +27,7 @@ use crate::platform::pci_stub::PciStub;
 use crate::platform::power::AcpiPm;
 use crate::platform::pvpanic::Pvpanic;
 use crate::platform::uart::{Output, SharedOutput, Uart};
+use crate::region::{self, Region};
 use crate::vcpu::Buses;
 use crate::vm::Vm;
 
@@ -35,6 +36,8 @@ use crate::vm::Vm;
 pub struct Parts {
     /// The virtio devices, in the order of their windows. At most 15.
     pub devices: Vec<SharedDevice>,
+    /// Files that are guest memory above RAM. Reset and reboot leave them as they are.
+    pub regions: Vec<Region>,
     /// The first serial port.
     pub console: Console,
     /// Who hears the scenario agent; without it the agent's ports do not exist.
@@ -55,6 +58,9 @@ pub struct Machine {
 pub(super) struct Core {
     pub(super) config: MachineConfig,
     pub(super) kvm: Kvm,
+    /// RAM: what the kernel's memory map has, and what a reboot clears.
+    pub(super) ram: Memory,
+    /// RAM and regions: what devices reach.
     pub(super) memory: Memory,
     pub(super) buses: Arc<Buses>,
     pub(super) devices: DeviceManager,
@@ -78,8 +84,9 @@ impl Machine {
     /// [`MachineError`]. What the user can get wrong (sizes, files) is refused before KVM is opened.
     pub fn new(config: MachineConfig, parts: Parts) -> Result<Self, MachineError> {
         config.check()?;
-        let memory: Memory = Arc::new(memory::create(config.memory_bytes)?);
-        let loaded = load_files(&config, &memory)?;
+        let ram: Memory = Arc::new(memory::create(config.memory_bytes)?);
+        let memory = region::join(&ram, &parts.regions)?;
+        let loaded = load_files(&config, &ram)?;
         let kvm = Kvm::new().map_err(MachineError::open_kvm)?;
         let (sender, events) = channel();
         let output = Arc::new(Mutex::new(ConsoleOutput::new(
@@ -97,6 +104,7 @@ impl Machine {
         let core = Core {
             config,
             kvm,
+            ram,
             memory,
             buses,
             devices,
@@ -140,8 +148,8 @@ impl Core {
     pub(super) fn reboot(&self) -> Result<Booted, MachineError> {
         self.buses.ports.reset();
         self.devices.reset();
-        memory::clear(&self.memory)?;
-        let loaded = load_files(&self.config, &self.memory)?;
+        memory::clear(&self.ram)?;
+        let loaded = load_files(&self.config, &self.ram)?;
         self.boot(&loaded)
     }
 
@@ -157,7 +165,7 @@ impl Core {
             )?;
             acpi::write(memory, self.config.vcpus, &self.devices.windows())
         };
-        tables(&self.memory).map_err(MachineError::BootStructures)?;
+        tables(&self.ram).map_err(MachineError::BootStructures)?;
         let vm = Vm::create(&self.kvm, self.memory.clone())?;
         for line in [self.com1.irq(), self.com2.irq()] {
             line.connect(vm.fd())

@@ -38,6 +38,7 @@ pub fn boot_files(
     let mut spec = ImageSpec {
         init: agent,
         modules: NESTED_MODULES,
+        on_demand: &[],
         files: Vec::new(),
     };
     for tool in TOOLS {

@@ -9,7 +9,9 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use clap::Args;
-use pincushion_image::{ExtraFile, GUEST_MODULES, Image, ImageSpec, Kernel, KernelSpec, Store};
+use pincushion_image::{
+    ExtraFile, GUEST_MODULES, Image, ImageSpec, Kernel, KernelSpec, ON_DEMAND_MODULES, Store,
+};
 
 use super::progress;
 
@@ -111,14 +113,15 @@ pub(crate) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .map(FileArg::to_extra)
         .collect::<anyhow::Result<_>>()?;
-    let modules = if names.is_empty() {
-        GUEST_MODULES
+    let (modules, on_demand) = if names.is_empty() {
+        (GUEST_MODULES, ON_DEMAND_MODULES)
     } else {
-        &names
+        (names.as_slice(), [].as_slice())
     };
     let mut spec = ImageSpec {
         init: &init,
         modules,
+        on_demand,
         files,
     };
     for name in &args.host_programs {
