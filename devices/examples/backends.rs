@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pincushion_devices::backend::{
-    Backend, Buffers, Completion, Disk, DiskOptions, FileOptions, Submitted, Transfer, Work,
+    Buffers, Completion, Disk, DiskOptions, Engine, FileOptions, Submitted, Transfer, Work,
     open_disk,
 };
 use pincushion_devices::device::Memory;
@@ -34,7 +34,7 @@ struct Subject {
     times: Vec<f64>,
 }
 
-fn open(path: &Path, name: &'static str, backend: Backend, direct: bool) -> Subject {
+fn open(path: &Path, name: &'static str, backend: Engine, direct: bool) -> Subject {
     let path = path.join(format!("{name}.img").replace(' ', "-"));
     std::fs::write(&path, vec![1; usize::try_from(SIZE).unwrap()]).unwrap();
     let file = FileOptions {
@@ -42,7 +42,11 @@ fn open(path: &Path, name: &'static str, backend: Backend, direct: bool) -> Subj
         read_only: false,
         direct,
     };
-    let disk = open_disk(&DiskOptions { backend, file }).unwrap();
+    let disk = open_disk(&DiskOptions {
+        engine: backend,
+        file,
+    })
+    .unwrap();
     let epoll = disk.completion_fd().map(|fd| {
         let epoll = Epoll::new().unwrap();
         let readable = EpollEvent::new(EventSet::IN, 0);
@@ -113,10 +117,10 @@ fn main() {
         Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
     for work in [Work::Read, Work::Write] {
         let mut subjects = [
-            open(dir.path(), "file", Backend::File, false),
-            open(dir.path(), "uring", Backend::Uring, false),
-            open(dir.path(), "file direct", Backend::File, true),
-            open(dir.path(), "uring direct", Backend::Uring, true),
+            open(dir.path(), "file", Engine::File, false),
+            open(dir.path(), "uring", Engine::Uring, false),
+            open(dir.path(), "file direct", Engine::File, true),
+            open(dir.path(), "uring direct", Engine::Uring, true),
         ];
         for _ in 0..ROUNDS {
             for subject in &mut subjects {

@@ -1,9 +1,12 @@
 //! What a virtio device is, seen from a transport and from an event loop.
 //!
-//! A transport (virtio-mmio registers) negotiates and activates; an event loop waits on the kick eventfds and on
-//! [`VirtioDevice::wake_fd`] and calls [`VirtioDevice::on_kick`] and [`VirtioDevice::on_wake`]. Both hold the device as
-//! [`SharedDevice`]: the lock is taken for one call, and no call blocks on anything but the host's disk. A
-//! transport must be able to answer its interrupt status without that lock.
+//! A transport (virtio-mmio registers) negotiates and activates a [`SharedDevice`]. An event loop waits on the kick
+//! eventfds and on [`QueueService::wake_fd`] and calls [`QueueService::on_kick`] and [`QueueService::on_wake`] of a
+//! [`SharedQueue`]; it never locks the device, so the queues of one device may be served by several threads. Each lock is
+//! taken for one call, and no call blocks on anything but the host's disk. A transport must be able to answer its
+//! interrupt status without any of them.
+//!
+//! Lock order: a device, then one of its queues, then as `context.rs` says.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
@@ -16,6 +19,20 @@ pub type Memory = Arc<GuestMemoryMmap<()>>;
 
 /// A device shared between its transport (vCPU threads) and the event loop.
 pub type SharedDevice = Arc<Mutex<dyn VirtioDevice>>;
+
+/// A queue shared between its device and the thread that serves it.
+pub type SharedQueue = Arc<Mutex<dyn QueueService>>;
+
+/// Serves one queue of a device.
+pub trait QueueService: Send {
+    /// The driver kicked (or a notification may have been missed). Spurious calls are harmless.
+    fn on_kick(&mut self);
+    /// Readable when [`Self::on_wake`] must be called: a released request, a finished host operation, a due timer. The same
+    /// for the whole life of the queue.
+    fn wake_fd(&self) -> RawFd;
+    /// Drains [`Self::wake_fd`] and goes on with what it announced. Spurious calls are harmless.
+    fn on_wake(&mut self);
+}
 
 /// Tells the guest that something happened. Callable from any thread.
 pub trait Interrupt: Send + Sync {
@@ -69,12 +86,9 @@ pub trait VirtioDevice: Send {
     /// Status 0: stops the queues and abandons every hold. When it returns, no host operation touches guest memory
     /// any more. Legal at any moment, activated or not, also twice.
     fn reset(&mut self);
-    /// The driver kicked a queue (or a notification may have been missed). Spurious calls are harmless.
-    fn on_kick(&mut self, queue: u16);
-    /// Readable when [`Self::on_wake`] must be called: a released request, a finished host operation, a due timer.
-    fn wake_fd(&self) -> RawFd;
-    /// Drains [`Self::wake_fd`] and goes on with what it announced. Spurious calls are harmless.
-    fn on_wake(&mut self);
+    /// Who serves the queues, by index: as many as [`Self::queue_max_sizes`] names, the same for the device's whole life,
+    /// activated or not.
+    fn queues(&self) -> Vec<SharedQueue>;
 }
 
 /// Why a device could not be activated.

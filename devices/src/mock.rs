@@ -14,8 +14,8 @@
 //!
 //! Everything here panics when a test asks for something impossible.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
@@ -25,7 +25,7 @@ use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::device::{Activation, Interrupt, Memory};
+use crate::device::{Activation, Interrupt, Memory, QueueService, SharedQueue, VirtioDevice};
 use crate::trace::event::{FRAME_SIZE, GuestRange};
 
 const TABLE: u64 = 0x1000;
@@ -42,6 +42,32 @@ pub struct Desc {
     pub len: u32,
     /// The device writes it.
     pub writable: bool,
+}
+
+/// Serves a device's queues by hand, as an event loop would.
+pub trait ByHand {
+    /// A kick of one queue.
+    fn on_kick(&self, queue: u16);
+    /// All queues go on with what has happened meanwhile.
+    fn on_wake(&self);
+}
+
+impl<D: VirtioDevice + ?Sized> ByHand for D {
+    fn on_kick(&self, queue: u16) {
+        if let Some(queue) = self.queues().get(usize::from(queue)) {
+            lock(queue).on_kick();
+        }
+    }
+
+    fn on_wake(&self) {
+        for queue in self.queues() {
+            lock(&queue).on_wake();
+        }
+    }
+}
+
+fn lock(queue: &SharedQueue) -> MutexGuard<'_, dyn QueueService + 'static> {
+    queue.lock().expect("no test's device panicked before")
 }
 
 /// A used element.

@@ -10,12 +10,13 @@
 use std::sync::{Arc, Mutex};
 
 use pincushion_devices::backend::{
-    Backend, Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
+    Disk, DiskOptions, Engine, FileOptions, MemoryDisk, OpenError, open_disk,
 };
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::fault::Plan;
+use pincushion_devices::mock::ByHand;
 use pincushion_devices::trace::{EventKind, Recording, Tracer};
 use pincushion_devices::transport::{MmioTransport, QUEUE_NOTIFY};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -86,7 +87,7 @@ impl Bench {
         let wake = Epoll::new().unwrap();
         let device: SharedDevice = Arc::new(Mutex::new(device));
         let readable = EpollEvent::new(EventSet::IN, 0);
-        let fd = device.lock().unwrap().wake_fd();
+        let fd = device.lock().unwrap().queues()[0].lock().unwrap().wake_fd();
         wake.ctl(ControlOperation::Add, fd, readable).unwrap();
         let line = EventFd::new(EFD_NONBLOCK).unwrap();
         let transport = MmioTransport::new(device.clone(), memory.clone(), line, tracer).unwrap();
@@ -320,7 +321,7 @@ fn a_disk_with_transfers_in_the_background_survives_every_driver() {
     std::fs::File::create(&path).unwrap().set_len(DISK).unwrap();
     for direct in [false, true] {
         let options = DiskOptions {
-            backend: Backend::Uring,
+            engine: Engine::Uring,
             file: FileOptions {
                 path: path.clone(),
                 read_only: false,

@@ -150,7 +150,11 @@ fn open(config: &BlkConfig, id: &str) -> Result<Box<dyn Disk>, AssemblyError> {
         DiskBackend::Image(backend) => backend,
         DiskBackend::Memory => return in_memory(config, id),
     };
-    open_disk(&DiskOptions { backend, file }).map_err(|source| AssemblyError::Disk {
+    open_disk(&DiskOptions {
+        engine: backend,
+        file,
+    })
+    .map_err(|source| AssemblyError::Disk {
         id: id.to_owned(),
         source,
     })

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
-use pincushion_devices::device::{Memory, SharedDevice};
+use pincushion_devices::device::{Memory, SharedDevice, SharedQueue};
 use pincushion_devices::trace::Tracer;
 use pincushion_devices::transport::{MmioTransport, QUEUE_NOTIFY};
 use vmm_sys_util::eventfd::EventFd;
@@ -16,6 +16,7 @@ use crate::bus::{Bus, BusDevice, Flow};
 use crate::event_loop::Source;
 use crate::irq::{IrqLine, virtio_gsi};
 use crate::layout::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_WINDOW};
+use crate::lock::lock;
 use crate::machine::MachineError;
 
 struct Slot {
@@ -100,15 +101,14 @@ impl DeviceManager {
     /// What the device thread waits for.
     pub(crate) fn sources(&self) -> Vec<Source> {
         let of_slot = |slot: &Slot| {
-            let kick = |(queue, event): (u16, &Arc<EventFd>)| Source::Kick {
-                device: slot.device.clone(),
+            let queues = lock(&slot.device).queues();
+            let kicks = queues.clone().into_iter().zip(slot.window.0.kick_fds());
+            let kick = |(queue, event): (SharedQueue, &Arc<EventFd>)| Source::Kick {
                 queue,
                 event: event.clone(),
             };
-            let mut sources: Vec<_> = (0..).zip(slot.window.0.kick_fds()).map(kick).collect();
-            sources.push(Source::Wake {
-                device: slot.device.clone(),
-            });
+            let mut sources: Vec<_> = kicks.map(kick).collect();
+            sources.extend(queues.into_iter().map(|queue| Source::Wake { queue }));
             sources
         };
         self.slots.iter().flat_map(of_slot).collect()

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use pincushion_devices::device::SharedDevice;
+use pincushion_devices::device::SharedQueue;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -19,17 +19,15 @@ use crate::lock::lock;
 pub(crate) enum Source {
     /// The driver kicked this queue.
     Kick {
-        /// The device.
-        device: SharedDevice,
-        /// Index of the queue.
-        queue: u16,
+        /// Which.
+        queue: SharedQueue,
         /// Counts the kicks.
         event: Arc<EventFd>,
     },
-    /// The device wants to go on.
+    /// The queue wants to go on.
     Wake {
-        /// The device.
-        device: SharedDevice,
+        /// Which.
+        queue: SharedQueue,
     },
     /// Something else of the machine, until it says that it has ended.
     Other {
@@ -108,7 +106,7 @@ impl Drop for EventLoop {
 fn descriptor(source: &Source) -> RawFd {
     match source {
         Source::Kick { event, .. } => event.as_raw_fd(),
-        Source::Wake { device } => lock(device).wake_fd(),
+        Source::Wake { queue } => lock(queue).wake_fd(),
         Source::Other { fd, .. } => *fd,
     }
 }
@@ -146,17 +144,13 @@ fn run(epoll: &Epoll, mut sources: Vec<Source>) {
 
 fn serve(epoll: &Epoll, source: &mut Source) {
     match source {
-        Source::Kick {
-            device,
-            queue,
-            event,
-        } => {
-            // Cleared before the device looks at the ring: a kick that comes later is a new event.
+        Source::Kick { queue, event } => {
+            // Cleared before the queue looks at the ring: a kick that comes later is a new event.
             if event.read().is_ok() {
-                lock(device).on_kick(*queue);
+                lock(queue).on_kick();
             }
         }
-        Source::Wake { device } => lock(device).on_wake(),
+        Source::Wake { queue } => lock(queue).on_wake(),
         Source::Other { fd, call } => {
             if call() == Interest::Drop
                 && let Err(error) = epoll.ctl(ControlOperation::Delete, *fd, EpollEvent::default())

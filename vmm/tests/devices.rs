@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pincushion_devices::device::{
-    ActivateError, Activation, Interrupt, SharedDevice, VirtioDevice,
+    ActivateError, Activation, Interrupt, QueueService, SharedDevice, SharedQueue, VirtioDevice,
 };
 use pincushion_vmm::machine::{Exit, MachineConfig, MachineError, OnReset, Parts};
 use support::{Payload, machine, machine_with};
@@ -36,22 +36,32 @@ struct Seen {
 /// A device that answers each kick with an interrupt, either at once or after it woke itself.
 struct Bell {
     seen: Arc<Seen>,
-    wake: EventFd,
-    interrupt: Option<Arc<dyn Interrupt>>,
+    rope: Rope,
+    clappers: Vec<SharedQueue>,
 }
+
+/// The way to the guest, while there is one.
+type Rope = Arc<Mutex<Option<Arc<dyn Interrupt>>>>;
 
 impl Bell {
     fn shared() -> (SharedDevice, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
-        let wake = EventFd::new(EFD_NONBLOCK).expect("an eventfd");
-        (
-            Arc::new(Mutex::new(Self {
+        let rope = Rope::default();
+        let clapper = |index| -> SharedQueue {
+            Arc::new(Mutex::new(Clapper {
+                index,
                 seen: seen.clone(),
-                wake,
-                interrupt: None,
-            })),
-            seen,
-        )
+                wake: EventFd::new(EFD_NONBLOCK).expect("an eventfd"),
+                interrupt: rope.clone(),
+            }))
+        };
+        let clappers = (0..2).map(clapper).collect();
+        let bell = Self {
+            seen: seen.clone(),
+            rope,
+            clappers,
+        };
+        (Arc::new(Mutex::new(bell)), seen)
     }
 }
 
@@ -74,17 +84,39 @@ impl VirtioDevice for Bell {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         self.seen.activated.fetch_add(1, Ordering::SeqCst);
-        self.interrupt = Some(activation.interrupt);
+        *self.rope.lock().expect("nobody panicked") = Some(activation.interrupt);
         Ok(())
     }
     fn reset(&mut self) {
         self.seen.resets.fetch_add(1, Ordering::SeqCst);
-        self.interrupt = None;
+        *self.rope.lock().expect("nobody panicked") = None;
     }
-    fn on_kick(&mut self, queue: u16) {
-        self.seen.kicks[usize::from(queue)].fetch_add(1, Ordering::SeqCst);
-        match (queue, &self.interrupt) {
-            (0, Some(interrupt)) => interrupt.signal_queue(0),
+    fn queues(&self) -> Vec<SharedQueue> {
+        self.clappers.clone()
+    }
+}
+
+/// A queue of it: the first rings at once, the second when it was woken.
+struct Clapper {
+    index: u16,
+    seen: Arc<Seen>,
+    wake: EventFd,
+    interrupt: Rope,
+}
+
+impl Clapper {
+    fn ring(&self) {
+        if let Some(interrupt) = &*self.interrupt.lock().expect("nobody panicked") {
+            interrupt.signal_queue(self.index);
+        }
+    }
+}
+
+impl QueueService for Clapper {
+    fn on_kick(&mut self) {
+        self.seen.kicks[usize::from(self.index)].fetch_add(1, Ordering::SeqCst);
+        match self.index {
+            0 => self.ring(),
             _ => self.wake.write(1).expect("an eventfd takes 1"),
         }
     }
@@ -94,9 +126,7 @@ impl VirtioDevice for Bell {
     fn on_wake(&mut self) {
         self.wake.read().expect("it is readable");
         self.seen.wakes.fetch_add(1, Ordering::SeqCst);
-        if let Some(interrupt) = &self.interrupt {
-            interrupt.signal_queue(1);
-        }
+        self.ring();
     }
 }
 

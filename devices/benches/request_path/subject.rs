@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use pincushion_devices::backend::{Completion, Disk, Geometry, Submitted, Transfer};
+use pincushion_devices::backend::{Backend, Completion, Disk, Geometry, Submitted, Transfer};
 use pincushion_devices::bare;
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
 use pincushion_devices::context::Context;
-use pincushion_devices::device::{Memory, VirtioDevice};
+use pincushion_devices::device::{Memory, SharedQueue, VirtioDevice};
 use pincushion_devices::interrupt::Silent;
 use pincushion_devices::mock::Driver;
 use pincushion_devices::trace::event::GuestRange;
@@ -74,7 +74,10 @@ enum Way {
         queue: Queue,
         memory: Memory,
     },
-    Device(Box<BlkDevice>),
+    Device {
+        queue: SharedQueue,
+        _device: Box<BlkDevice>,
+    },
     /// Nothing but the hashes that a write needs: its frames, three times.
     Hashes {
         payload: Vec<u8>,
@@ -137,7 +140,9 @@ impl Subject {
         );
         let activation = driver.activation(0, Arc::new(Silent));
         device.activate(activation).expect("a usable ring");
-        Self::new(driver, Way::Device(Box::new(device)))
+        let queue = device.queues().swap_remove(0);
+        let _device = Box::new(device);
+        Self::new(driver, Way::Device { queue, _device })
     }
 
     fn new(driver: Driver, way: Way) -> Self {
@@ -158,7 +163,7 @@ impl Subject {
         self.driver.publish(self.offered);
         match &mut self.way {
             Way::Bare { queue, memory } => bare::serve(queue, memory),
-            Way::Device(device) => device.on_kick(0),
+            Way::Device { queue, .. } => queue.lock().expect("nobody panicked").on_kick(),
             Way::Hashes { payload, frames } => {
                 for _ in 0..CHAINS {
                     for frame in 0..3 * *frames {
@@ -209,11 +214,13 @@ impl Disk for Nothing {
             write_zeroes: false,
         }
     }
+}
 
+impl Backend for Nothing {
     fn submit(&mut self, transfer: Transfer) -> Submitted {
         Submitted::Done(Completion {
+            result: Ok(transfer.len),
             transfer,
-            result: Ok(()),
         })
     }
 }

@@ -12,9 +12,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, StatxFlags, ioctl_blksszget, statx};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::disk::Buffers;
 use super::error::OpenError;
 use super::vectored::Segments;
+use super::work::Buffers;
 use crate::trace::event::GuestRange;
 
 /// Largest detour in bytes; a longer transfer goes in several.

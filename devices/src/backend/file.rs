@@ -7,10 +7,11 @@
 use std::io;
 
 use super::direct::{self, Alignment, BOUNCE_MAX, Bounce};
-use super::disk::{Buffers, Completion, Disk, Geometry, Submitted, Transfer, Work};
+use super::disk::{Disk, Geometry};
 use super::error::OpenError;
 use super::image::{FileOptions, Image};
 use super::vectored::{self, Segments};
+use super::work::{Backend, Buffers, Completion, Submitted, Transfer, Work};
 use super::zeroes;
 
 /// Zeros kept for file systems that cannot zero a range, in bytes.
@@ -46,15 +47,17 @@ impl FileDisk {
     ///
     /// # Errors
     /// What the host says, and what [`Image::check`] refuses.
-    pub(super) fn run(&mut self, transfer: &mut Transfer) -> io::Result<()> {
+    pub(super) fn run(&mut self, transfer: &mut Transfer) -> io::Result<u64> {
         self.image.check(transfer)?;
-        match transfer.work {
+        let done = match transfer.work {
             Work::Read => self.read(transfer),
             Work::Write => self.write(transfer),
             Work::Flush => self.image.file.sync_data(),
             Work::Discard => zeroes::discard(&self.image.file, transfer.offset, transfer.len),
             Work::WriteZeroes { unmap } => self.write_zeroes(transfer.offset, transfer.len, unmap),
-        }
+            Work::Transmit | Work::Receive => Err(io::ErrorKind::Unsupported.into()),
+        };
+        done.map(|()| transfer.payload_len())
     }
 
     fn read(&mut self, transfer: &mut Transfer) -> io::Result<()> {
@@ -225,7 +228,9 @@ impl Disk for FileDisk {
     fn geometry(&self) -> Geometry {
         self.image.geometry()
     }
+}
 
+impl Backend for FileDisk {
     fn submit(&mut self, mut transfer: Transfer) -> Submitted {
         let result = self.run(&mut transfer);
         Submitted::Done(Completion { transfer, result })

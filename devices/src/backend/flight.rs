@@ -6,8 +6,8 @@ use io_uring::{opcode, squeue, types};
 use rustix::fs::FallocateFlags;
 
 use super::direct::{Bounce, scatter};
-use super::disk::{Completion, Transfer, Work};
 use super::vectored::Segments;
+use super::work::{Completion, Transfer, Work};
 
 /// A transfer under way. Its segments point into its buffers or its bounce buffer, which it owns until it is finished.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl Flight {
             Work::Write => opcode::Writev::new(file, window.as_ptr(), count)
                 .offset(offset)
                 .build(),
+            Work::Transmit | Work::Receive => unreachable!("a disk's transfers were checked"),
             Work::Flush => opcode::Fsync::new(file)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
@@ -65,7 +66,11 @@ impl Flight {
         let at_nothing = match self.transfer.work {
             Work::Read => io::ErrorKind::UnexpectedEof,
             Work::Write => io::ErrorKind::WriteZero,
-            Work::Flush | Work::Discard | Work::WriteZeroes { .. } => return Next::Done(Ok(())),
+            Work::Flush
+            | Work::Discard
+            | Work::WriteZeroes { .. }
+            | Work::Transmit
+            | Work::Receive => return Next::Done(Ok(())),
         };
         if count == 0 {
             return Next::Done(Err(at_nothing.into()));
@@ -90,8 +95,8 @@ impl Flight {
     /// The transfer, given back.
     pub(super) fn finish(self, result: io::Result<()>) -> Completion {
         Completion {
+            result: result.map(|()| self.transfer.payload_len()),
             transfer: self.transfer,
-            result,
         }
     }
 }

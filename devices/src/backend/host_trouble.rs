@@ -11,10 +11,10 @@ use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::conformance::subject::{Subject, image, pattern, transfer};
-use super::disk::{Buffers, Work};
-use super::{Backend, DiskOptions, FileOptions, OpenError, open_disk};
+use super::work::{Buffers, Work};
+use super::{DiskOptions, Engine, FileOptions, OpenError, open_disk};
 
-const BACKENDS: [Backend; 2] = [Backend::File, Backend::Uring];
+const BACKENDS: [Engine; 2] = [Engine::File, Engine::Uring];
 
 fn options(path: &Path) -> FileOptions {
     FileOptions {
@@ -23,14 +23,17 @@ fn options(path: &Path) -> FileOptions {
     }
 }
 
-fn open(backend: Backend, file: FileOptions) -> Result<Subject, OpenError> {
-    let disk = open_disk(&DiskOptions { backend, file })?;
+fn open(backend: Engine, file: FileOptions) -> Result<Subject, OpenError> {
+    let disk = open_disk(&DiskOptions {
+        engine: backend,
+        file,
+    })?;
     Ok(Subject { disk, _dir: None })
 }
 
 /// What a person reads.
 fn refusal(file: FileOptions) -> String {
-    match open(Backend::Auto, file) {
+    match open(Engine::Auto, file) {
         Ok(_) => panic!("it was opened"),
         Err(error) => error.to_string(),
     }
@@ -79,9 +82,9 @@ fn a_second_writer_is_refused_and_told_who_has_the_image() {
         read_only: true,
         ..options(&path)
     };
-    let first = open(Backend::File, options(&path)).unwrap();
+    let first = open(Engine::File, options(&path)).unwrap();
     for second in [options(&path), read_only.clone()] {
-        let error = open(Backend::Uring, second).err().expect("it is locked");
+        let error = open(Engine::Uring, second).err().expect("it is locked");
         assert!(matches!(error, OpenError::Locked { .. }), "{error}");
         let message = error.to_string();
         assert!(message.contains(path.to_str().unwrap()), "{message}");
@@ -92,11 +95,11 @@ fn a_second_writer_is_refused_and_told_who_has_the_image() {
         .map(|backend| open(backend, read_only.clone()).unwrap())
         .into();
     assert!(
-        open(Backend::File, options(&path)).is_err(),
+        open(Engine::File, options(&path)).is_err(),
         "readers keep a writer out"
     );
     drop(readers);
-    open(Backend::File, options(&path)).unwrap();
+    open(Engine::File, options(&path)).unwrap();
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::direct::Alignment;
-use super::disk::{Geometry, Transfer, Work};
+use super::disk::Geometry;
 use super::error::OpenError;
 use super::lock::{lock_image, unlock_image};
+use super::work::{Transfer, Work};
 use super::zeroes::Zeroing;
 
 /// Bytes of a virtio block sector (virtio 1.2, 5.2).
@@ -110,6 +111,7 @@ impl Image {
             Work::Flush => return Ok(()),
             Work::Read => false,
             Work::Write | Work::Discard | Work::WriteZeroes { .. } => true,
+            Work::Transmit | Work::Receive => return Err(io::ErrorKind::Unsupported.into()),
         };
         if changes && self.read_only {
             return Err(io::Error::from_raw_os_error(libc::EROFS));

@@ -4,7 +4,8 @@ use std::io;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::disk::{Buffers, Completion, Disk, Geometry, Submitted, Transfer, Work};
+use super::disk::{Disk, Geometry};
+use super::work::{Backend, Buffers, Completion, Submitted, Transfer, Work};
 
 /// A RAM disk. Every transfer is done when [`Disk::submit`] returns.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ impl MemoryDisk {
                 Ok(())
             }
             Work::Flush => Ok(()),
+            Work::Transmit | Work::Receive => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -132,9 +134,11 @@ impl Disk for MemoryDisk {
             write_zeroes: true,
         }
     }
+}
 
+impl Backend for MemoryDisk {
     fn submit(&mut self, mut transfer: Transfer) -> Submitted {
-        let result = self.work(&mut transfer);
+        let result = self.work(&mut transfer).map(|()| transfer.payload_len());
         Submitted::Done(Completion { transfer, result })
     }
 }

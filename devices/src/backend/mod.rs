@@ -1,4 +1,4 @@
-//! Where a disk's bytes are: a file, a file by io_uring, or memory.
+//! The host side of queues. Where a disk's bytes are: a file, a file by io_uring, or memory.
 
 #[cfg(test)]
 mod conformance;
@@ -15,13 +15,15 @@ mod memory;
 mod open;
 mod uring;
 mod vectored;
+pub mod work;
 mod zeroes;
 
-pub use disk::{Buffers, Completion, Disk, Geometry, Submitted, Transfer, Work};
+pub use disk::{Disk, Geometry};
 pub use error::OpenError;
 pub use file::FileDisk;
 pub use image::FileOptions;
 pub use lock::Holder;
 pub use memory::MemoryDisk;
-pub use open::{Backend, DiskOptions, open_disk};
+pub use open::{DiskOptions, Engine, open_disk};
 pub use uring::UringDisk;
+pub use work::{Backend, Buffers, Completion, Submitted, Transfer, Work};

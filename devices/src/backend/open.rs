@@ -11,7 +11,7 @@ use super::uring::UringDisk;
 /// How an image is read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Backend {
+pub enum Engine {
     /// What measured best (`examples/backends.rs`): io_uring for direct I/O where the host lets us, a quarter of the time at
     /// a depth of 32; system calls through the page cache, where a ring gains nothing for reads and loses for writes.
     #[default]
@@ -26,7 +26,7 @@ pub enum Backend {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskOptions {
     /// How it is read and written.
-    pub backend: Backend,
+    pub engine: Engine,
     /// Which it is.
     pub file: FileOptions,
 }
@@ -34,13 +34,13 @@ pub struct DiskOptions {
 /// Opens and locks an image with the backend that was asked for.
 ///
 /// # Errors
-/// See [`OpenError`]; a host without io_uring is an error only for [`Backend::Uring`].
+/// See [`OpenError`]; a host without io_uring is an error only for [`Engine::Uring`].
 pub fn open_disk(options: &DiskOptions) -> Result<Box<dyn Disk>, OpenError> {
-    match options.backend {
-        Backend::File => Ok(Box::new(FileDisk::open(&options.file)?)),
-        Backend::Uring => Ok(Box::new(UringDisk::open(&options.file)?)),
-        Backend::Auto if !options.file.direct => Ok(Box::new(FileDisk::open(&options.file)?)),
-        Backend::Auto => match UringDisk::open(&options.file) {
+    match options.engine {
+        Engine::File => Ok(Box::new(FileDisk::open(&options.file)?)),
+        Engine::Uring => Ok(Box::new(UringDisk::open(&options.file)?)),
+        Engine::Auto if !options.file.direct => Ok(Box::new(FileDisk::open(&options.file)?)),
+        Engine::Auto => match UringDisk::open(&options.file) {
             Ok(disk) => Ok(Box::new(disk)),
             Err(OpenError::NoUring { attempt, source }) => {
                 log::info!(

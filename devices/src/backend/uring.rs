@@ -29,12 +29,13 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::FallocateFlags;
 
 use super::direct::{BOUNCE_MAX, Bounce, gather};
-use super::disk::{Completion, Disk, Geometry, Submitted, Transfer, Work};
+use super::disk::{Disk, Geometry};
 use super::error::OpenError;
 use super::file::FileDisk;
 use super::flight::{Flight, Flights, Next};
 use super::image::FileOptions;
 use super::vectored::Segments;
+use super::work::{Backend, Completion, Submitted, Transfer, Work};
 use super::zeroes::{PUNCH, is_refusal};
 
 /// Entries of the submission queue; the completion queue has twice as many.
@@ -99,7 +100,8 @@ impl UringDisk {
         let mut bounce = None;
         let mut fallocate = FallocateFlags::empty();
         match transfer.work {
-            Work::Flush => {}
+            // What is not for disks was refused above.
+            Work::Flush | Work::Transmit | Work::Receive => {}
             Work::Read | Work::Write => {
                 if let Err(error) = segments.load(&mut transfer.buffers, transfer.len) {
                     return Err(Unfit::Refused(transfer, error));
@@ -339,7 +341,9 @@ impl Disk for UringDisk {
     fn geometry(&self) -> Geometry {
         self.disk.geometry()
     }
+}
 
+impl Backend for UringDisk {
     fn submit(&mut self, transfer: Transfer) -> Submitted {
         if self.refused {
             return self.disk.submit(transfer);

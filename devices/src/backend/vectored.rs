@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use super::disk::Buffers;
+use super::work::Buffers;
 
 /// Most segments that one system call takes (`UIO_MAXIOV` of the kernel).
 pub(super) const IOV_MAX: usize = 1024;

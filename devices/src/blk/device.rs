@@ -2,7 +2,7 @@
 //! by the queue handler.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -10,8 +10,8 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::backend::{Disk, Geometry};
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, VirtioDevice};
-use crate::queue::{Handler, Options};
+use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice};
+use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
 use super::config::{BlkConfig, WRITEBACK};
@@ -23,7 +23,8 @@ pub struct BlkDevice {
     geometry: Geometry,
     queue_sizes: [u16; 1],
     wce_negotiated: bool,
-    handler: Handler<BlkLogic>,
+    handler: Arc<Mutex<Handler<BlkLogic>>>,
+    queues: Queues,
 }
 
 impl BlkDevice {
@@ -53,13 +54,27 @@ impl BlkDevice {
             ledger: config.ledger,
         };
         let logic = BlkLogic::new(&config, &geometry);
+        let mut queues = Queues::new(&config.name, context.clone());
+        let handler = Handler::new(&config.name, 0, logic, disk, context, options)?;
         Ok(Self {
-            handler: Handler::new(&config.name, logic, disk, context, options)?,
+            handler: queues.add(handler),
+            queues,
             queue_sizes: [config.queue_size],
             wce_negotiated: false,
             geometry,
             config,
         })
+    }
+}
+
+impl BlkDevice {
+    fn handler(&self) -> MutexGuard<'_, Handler<BlkLogic>> {
+        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the guest's writes stay in the host's cache until a flush.
+    fn set_writeback(&self, writeback: bool) {
+        self.handler().logic_mut().writeback = writeback;
     }
 }
 
@@ -81,9 +96,8 @@ impl VirtioDevice for BlkDevice {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let space = self
-            .config
-            .space(&self.geometry, self.handler.logic().writeback);
+        let writeback = self.handler().logic().writeback;
+        let space = self.config.space(&self.geometry, writeback);
         let rest = usize::try_from(offset)
             .ok()
             .and_then(|offset| space.get(offset..))
@@ -97,7 +111,7 @@ impl VirtioDevice for BlkDevice {
         match data {
             // 5.2.5: writing 0 or 1 switches between write through and write back.
             [mode @ (0 | 1)] if offset == WRITEBACK && self.wce_negotiated => {
-                self.handler.logic_mut().writeback = *mode == 1;
+                self.set_writeback(*mode == 1);
             }
             _ => log::warn!(
                 "{}: the driver wrote {} bytes to configuration space at {offset:#x}, which it may not; ignored",
@@ -114,31 +128,21 @@ impl VirtioDevice for BlkDevice {
         }
         self.wce_negotiated = has(VIRTIO_BLK_F_CONFIG_WCE);
         // 5.2.5.2: a driver that cannot flush must not find its writes in a cache.
-        self.handler.logic_mut().writeback = has(VIRTIO_BLK_F_FLUSH);
+        self.set_writeback(has(VIRTIO_BLK_F_FLUSH));
         true
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.handler.activate(activation)
+        self.queues.activate(activation)
     }
 
     fn reset(&mut self) {
-        self.handler.reset();
+        self.queues.reset();
         self.wce_negotiated = false;
-        self.handler.logic_mut().writeback = true;
+        self.set_writeback(true);
     }
 
-    fn on_kick(&mut self, queue: u16) {
-        if queue == 0 {
-            self.handler.on_kick();
-        }
-    }
-
-    fn wake_fd(&self) -> RawFd {
-        self.handler.wake_fd()
-    }
-
-    fn on_wake(&mut self) {
-        self.handler.on_wake();
+    fn queues(&self) -> Vec<SharedQueue> {
+        self.queues.services()
     }
 }

@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::backend::{Geometry, Work};
 use crate::memory::Near;
-use crate::queue::{Chain, Logic, Parsed, Refusal, Stage};
+use crate::queue::{Chain, Logic, Outcome, Parsed, Refusal, Stage};
 use crate::trace::event::{Direction, GuestRange, Status};
 
 use super::check::ZeroSpan;
@@ -183,18 +183,18 @@ impl Logic for BlkLogic {
     #[inline]
     fn stage(&self, request: &BlkRequest, index: u32) -> Stage {
         let done = Stage::Done(Status::Ok);
-        let flush = Stage::Disk {
+        let flush = Stage::Work {
             work: Work::Flush,
             offset: 0,
             len: 0,
         };
         match (&request.kind, index) {
-            (Kind::Read { offset, len }, 0) => Stage::Disk {
+            (Kind::Read { offset, len }, 0) => Stage::Work {
                 work: Work::Read,
                 offset: *offset,
                 len: *len,
             },
-            (Kind::Write { offset, len, .. }, 0) => Stage::Disk {
+            (Kind::Write { offset, len, .. }, 0) => Stage::Work {
                 work: Work::Write,
                 offset: *offset,
                 len: *len,
@@ -210,7 +210,7 @@ impl Logic for BlkLogic {
             (Kind::Zero { spans, then_flush }, index) => {
                 let index = index as usize;
                 match spans.get(index) {
-                    Some(span) => Stage::Disk {
+                    Some(span) => Stage::Work {
                         work: span.work,
                         offset: span.offset,
                         len: span.len,
@@ -228,7 +228,7 @@ impl Logic for BlkLogic {
     fn answer(
         &self,
         request: &BlkRequest,
-        status: Status,
+        Outcome { status, .. }: Outcome,
         memory: &GuestMemoryMmap<()>,
     ) -> Result<u32, GuestMemoryError> {
         let byte = match status {

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::device::VirtioDevice;
 use crate::fault::Plan;
 use crate::interrupt::Silent;
+use crate::mock::ByHand;
 use crate::mock::{Desc, Driver, UNANSWERED};
 use crate::trace::event::GuestRange;
 use crate::trace::{EventKind, Recording, Tracer};
@@ -311,6 +312,8 @@ fn a_host_error_is_ioerr_and_its_reason_is_logged() {
         fn geometry(&self) -> crate::backend::Geometry {
             self.0.geometry()
         }
+    }
+    impl crate::backend::Backend for Full {
         fn submit(&mut self, transfer: crate::backend::Transfer) -> crate::backend::Submitted {
             let result = Err(std::io::ErrorKind::StorageFull.into());
             crate::backend::Submitted::Done(crate::backend::Completion { transfer, result })

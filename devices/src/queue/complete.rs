@@ -8,7 +8,7 @@ use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Poi
 use super::core::Core;
 use super::device_queue::DeviceQueue;
 use super::in_flight::Step;
-use super::logic::Logic;
+use super::logic::{Logic, Outcome};
 
 impl<L: Logic> Core<L> {
     /// Answers a request and gives its chain back.
@@ -25,7 +25,13 @@ impl<L: Logic> Core<L> {
             self.hasher.hash_guest(&queue.memory, &slot.ranges);
             self.emit(|| self.hashed(slot, Moment::Completion, &self.hasher.hashes));
         }
-        let answer = self.logic.answer(&slot.request, slot.status, &queue.memory);
+        let answer = {
+            let outcome = Outcome {
+                status: slot.status,
+                moved: slot.moved,
+            };
+            self.logic.answer(&slot.request, outcome, &queue.memory)
+        };
         let written =
             answer.expect("the place of the answer was checked when the chain was parsed");
 

@@ -1,6 +1,6 @@
 //! What a handler has whether or not its queue is active, and the words in which it reports.
 
-use crate::backend::{Buffers, Completion, Disk};
+use crate::backend::{Backend, Buffers, Completion};
 use crate::context::Context;
 use crate::fault::{Decision, DeviceRules, Message, Query, Ticket};
 use crate::trace::event::{EventKind, Point, RequestId, Status};
@@ -17,7 +17,7 @@ pub(super) struct Core<L: Logic> {
     pub(super) name: String,
     pub(super) queue: u16,
     pub(super) logic: L,
-    pub(super) disk: Box<dyn Disk>,
+    pub(super) backend: Box<dyn Backend>,
     pub(super) context: Context,
     pub(super) rules: DeviceRules,
     pub(super) options: Options,
@@ -44,17 +44,18 @@ pub(super) struct Spare {
 impl<L: Logic> Core<L> {
     pub(super) fn new(
         name: &str,
+        queue: u16,
         logic: L,
-        disk: Box<dyn Disk>,
+        backend: Box<dyn Backend>,
         context: Context,
         options: Options,
         wake: Wake,
     ) -> Self {
         Self {
             name: name.to_owned(),
-            queue: 0,
+            queue,
             logic,
-            disk,
+            backend,
             rules: context.injector().for_device(name),
             context,
             options,

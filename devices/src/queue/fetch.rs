@@ -50,6 +50,7 @@ impl<L: Logic> Core<L> {
         slot.direction = parsed.direction;
         slot.request = parsed.request;
         slot.stage = 0;
+        slot.moved = 0;
         slot.planted = None;
         slot.copy = None;
         slot.fetch = self.options.fetch;

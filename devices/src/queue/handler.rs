@@ -31,14 +31,16 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
-use crate::backend::Disk;
+use crate::backend::Backend;
 use crate::context::Context;
-use crate::device::{ActivateError, Activation};
+use crate::device::{ActivateError, Interrupt, Memory, QueueService};
 use crate::fault::{Message, Release};
 use crate::memory::frames;
 use crate::trace::event::{EventKind, Fetch, ReleaseCause};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::Queue;
 
 use super::core::Core;
 use super::device_queue::DeviceQueue;
@@ -72,21 +74,22 @@ pub struct Handler<L: Logic> {
 }
 
 impl<L: Logic> Handler<L> {
-    /// An inactive handler of queue 0 for the device `name`.
+    /// An inactive handler of queue `queue` of the device `name`.
     ///
     /// # Errors
     /// The host has no descriptor left.
     pub fn new(
         name: &str,
+        queue: u16,
         logic: L,
-        disk: Box<dyn Disk>,
+        backend: Box<dyn Backend>,
         context: Context,
         options: Options,
     ) -> io::Result<Self> {
-        let wake = Wake::new(disk.completion_fd())?;
+        let wake = Wake::new(backend.completion_fd())?;
         context.register(wake.inbox());
         Ok(Self {
-            core: Core::new(name, logic, disk, context, options, wake),
+            core: Core::new(name, queue, logic, backend, context, options, wake),
             queue: None,
         })
     }
@@ -101,33 +104,22 @@ impl<L: Logic> Handler<L> {
         &mut self.core.logic
     }
 
-    /// Readable when [`Self::on_wake`] has something to do.
-    pub fn wake_fd(&self) -> RawFd {
-        self.core.wake.fd()
-    }
-
-    /// Begins to serve the first queue of `activation`.
+    /// Begins to serve a queue. The device says in the event log that it was activated, before it calls this.
     ///
     /// # Errors
     /// The queue's rings are not in guest memory, or its size is wrong.
-    pub fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+    pub fn activate(
+        &mut self,
+        memory: Memory,
+        features: u64,
+        queue: Queue,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Result<(), ActivateError> {
         self.reset();
-        let Activation {
-            memory,
-            features,
-            queues,
-            interrupt,
-        } = activation;
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        let queue = queues.into_iter().next();
-        let ring = queue.and_then(|queue| Ring::new(queue, &memory, event_idx));
-        let ring = ring.ok_or(ActivateError::Queue {
+        let ring = Ring::new(queue, &memory, event_idx).ok_or(ActivateError::Queue {
             queue: self.core.queue,
         })?;
-        self.core.emit(|| EventKind::Activated {
-            device: self.core.name.clone(),
-            features,
-        });
         self.queue = Some(DeviceQueue {
             in_flight: InFlight::new(ring.size()),
             shard: self
@@ -148,28 +140,35 @@ impl<L: Logic> Handler<L> {
         Ok(())
     }
 
-    /// Stops: waits for the backend, abandons every hold, forgets every request. Legal at any moment.
-    pub fn reset(&mut self) {
+    /// Whether it serves a queue: it was activated and not reset since.
+    pub fn is_active(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Stops: waits for the backend, abandons every hold, forgets every request. Legal at any moment. Returns how many holds
+    /// were abandoned, for the device's word in the event log.
+    pub fn reset(&mut self) -> u64 {
         let Some(mut queue) = self.queue.take() else {
-            return;
+            return 0;
         };
         let abandoned = self.core.abandon_all(&mut queue);
         debug_assert_eq!(queue.shard.open_holds(), 0, "a reset leaves no hold open");
-        self.core.emit(|| EventKind::DeviceReset {
-            device: self.core.name.clone(),
-            abandoned,
-        });
+        abandoned
     }
+}
 
-    /// The driver kicked.
-    pub fn on_kick(&mut self) {
+impl<L: Logic> QueueService for Handler<L> {
+    fn on_kick(&mut self) {
         let Some(queue) = &mut self.queue else { return };
         self.core.pop_and_run(queue);
         self.core.end_turn(queue);
     }
 
-    /// Something else happened: a message, a finished host operation, a due time.
-    pub fn on_wake(&mut self) {
+    fn wake_fd(&self) -> RawFd {
+        self.core.wake.fd()
+    }
+
+    fn on_wake(&mut self) {
         let Some(queue) = &mut self.queue else {
             return self.core.wake_inactive();
         };
@@ -235,15 +234,15 @@ impl<L: Logic> Core<L> {
             self.start(queue, index);
         }
         queue.ready = ready;
-        self.disk.commit();
+        self.backend.commit();
     }
 
     fn take_completions(&mut self, queue: &mut DeviceQueue<L::Request>) {
-        if self.disk.completion_fd().is_none() {
+        if self.backend.completion_fd().is_none() {
             return;
         }
         let mut done = std::mem::take(&mut self.spare.completions);
-        self.disk.completions(&mut done);
+        self.backend.completions(&mut done);
         for completion in done.drain(..) {
             self.on_completion(queue, completion);
         }
@@ -284,7 +283,7 @@ impl<L: Logic> Core<L> {
     /// A device that is not active has nothing to release, but must not leave its descriptor readable.
     fn wake_inactive(&mut self) {
         self.forget_messages();
-        self.disk.completions(&mut self.spare.completions);
+        self.backend.completions(&mut self.spare.completions);
         self.spare.completions.clear();
         self.wake.clear();
     }
@@ -325,8 +324,8 @@ impl<L: Logic> Core<L> {
     fn abandon_all(&mut self, queue: &mut DeviceQueue<L::Request>) -> u64 {
         self.forget_waits();
         let mut done = std::mem::take(&mut self.spare.completions);
-        self.disk.commit();
-        self.disk.drain(&mut done);
+        self.backend.commit();
+        self.backend.drain(&mut done);
         for completion in done.drain(..) {
             self.touched(queue, completion);
         }

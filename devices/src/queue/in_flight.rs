@@ -91,6 +91,8 @@ pub(super) struct Slot<R> {
     /// Hashes of that copy.
     pub(super) hashes: Vec<u64>,
     pub(super) stage: u32,
+    /// Bytes of payload that the backend has moved.
+    pub(super) moved: u64,
     pub(super) status: Status,
     /// Answer with this instead of running.
     pub(super) refused: Option<Status>,
@@ -214,6 +216,7 @@ fn empty<R: Default>(index: u16) -> Slot<R> {
         copy: None,
         hashes: Vec::new(),
         stage: 0,
+        moved: 0,
         status: Status::Ok,
         refused: None,
         planted: None,

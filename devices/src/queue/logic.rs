@@ -56,11 +56,11 @@ pub struct Refusal {
 /// The next piece of a request's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// Work for the disk.
-    Disk {
+    /// Work for the backend. With a payload, it is the request's.
+    Work {
         /// What.
         work: Work,
-        /// First byte on the disk.
+        /// First byte on the disk; 0 where there is no place.
         offset: u64,
         /// Length in bytes.
         len: u64,
@@ -69,6 +69,15 @@ pub enum Stage {
     Fill([u8; 20]),
     /// There is no more; this is the answer.
     Done(Status),
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The answer.
+    pub status: Status,
+    /// Bytes of payload that the backend moved.
+    pub moved: u64,
 }
 
 /// What a device is to the queue handler.
@@ -98,7 +107,7 @@ pub trait Logic: Send {
     fn answer(
         &self,
         request: &Self::Request,
-        status: Status,
+        outcome: Outcome,
         memory: &GuestMemoryMmap<()>,
     ) -> Result<u32, GuestMemoryError>;
 }

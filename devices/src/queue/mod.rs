@@ -12,6 +12,7 @@ mod in_flight;
 pub mod logic;
 mod page_hash;
 mod payload;
+mod queues;
 mod ring;
 mod run;
 #[cfg(test)]
@@ -19,4 +20,5 @@ mod tests;
 mod wake;
 
 pub use handler::{Handler, Options};
-pub use logic::{Chain, Logic, Parsed, Refusal, Segment, Stage};
+pub use logic::{Chain, Logic, Outcome, Parsed, Refusal, Segment, Stage};
+pub use queues::Queues;

@@ -35,7 +35,7 @@ impl<L: Logic> Core<L> {
                 Stage::Fill(bytes) => {
                     self.fill(queue, index, &bytes);
                 }
-                Stage::Disk {
+                Stage::Work {
                     work: Work::Flush, ..
                 } if slot.planted == Some(Planted::LyingFlush) => {
                     slot.stage += 1;
@@ -44,9 +44,9 @@ impl<L: Logic> Core<L> {
                         planted: Planted::LyingFlush,
                     });
                 }
-                Stage::Disk { work, offset, len } => {
+                Stage::Work { work, offset, len } => {
                     let transfer = self.transfer(queue, index, work, offset, len);
-                    let Submitted::Done(completion) = self.disk.submit(transfer) else {
+                    let Submitted::Done(completion) = self.backend.submit(transfer) else {
                         return;
                     };
                     if let Some(error) = self.touched(queue, completion) {
@@ -87,7 +87,7 @@ impl<L: Logic> Core<L> {
     ) -> Transfer {
         let slot = queue.in_flight.slot(index);
         let buffers = match work {
-            Work::Read | Work::Write => match slot.copy.take() {
+            Work::Read | Work::Write | Work::Transmit | Work::Receive => match slot.copy.take() {
                 Some(copy) => Buffers::Owned(copy),
                 None => {
                     self.emit(|| EventKind::TouchBegan {
@@ -118,6 +118,11 @@ impl<L: Logic> Core<L> {
         let index = queue.in_flight.find(Ticket(transfer.token))?;
         let slot = queue.in_flight.slot(index);
         slot.stage += 1;
+        let moved = match &result {
+            Ok(moved) => *moved,
+            Err(_) => 0,
+        };
+        slot.moved = slot.moved.saturating_add(moved);
         let is_write = slot.direction == Some(Direction::ToDevice);
         match transfer.buffers {
             Buffers::None => {}

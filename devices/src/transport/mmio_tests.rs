@@ -1,6 +1,5 @@
 //! The registers, with a driver written by hand and a device that only remembers.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
 use virtio_queue::QueueT;
@@ -9,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::mmio::MmioTransport;
 use super::registers::*;
-use crate::device::{ActivateError, Activation, Interrupt, VirtioDevice};
+use crate::device::{ActivateError, Activation, Interrupt, SharedQueue, VirtioDevice};
 use crate::trace::{EventKind, Recording, Tracer};
 
 const VERSION_1: u64 = 1 << 32;
@@ -21,7 +20,6 @@ struct Fake {
     activation: Option<Activation>,
     resets: u32,
     refuses: bool,
-    wake: EventFd,
 }
 
 impl VirtioDevice for Fake {
@@ -73,11 +71,9 @@ impl VirtioDevice for Fake {
         self.activation = None;
         self.resets += 1;
     }
-    fn on_kick(&mut self, _queue: u16) {}
-    fn wake_fd(&self) -> RawFd {
-        self.wake.as_raw_fd()
+    fn queues(&self) -> Vec<SharedQueue> {
+        Vec::new()
     }
-    fn on_wake(&mut self) {}
 }
 
 struct Bench {
@@ -93,7 +89,6 @@ fn bench() -> Bench {
         activation: None,
         resets: 0,
         refuses: false,
-        wake: EventFd::new(EFD_NONBLOCK).unwrap(),
     }));
     let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
     let line = EventFd::new(EFD_NONBLOCK).unwrap();

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use pincushion_devices::blk::BlkDevice;
 use pincushion_devices::device::{Activation, Interrupt, Memory, VirtioDevice};
+use pincushion_devices::mock::ByHand;
 use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
@@ -61,7 +62,7 @@ impl Backend {
 }
 
 fn serve(device: BlkDevice, listener: &mut Listener) {
-    let wake = device.wake_fd();
+    let wake = device.queues()[0].lock().expect("it is new").wake_fd();
     let adapter = Arc::new(Adapter {
         state: Mutex::new(State {
             device,

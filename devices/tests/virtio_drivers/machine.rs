@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use pincushion_devices::backend::{
-    Backend, Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
+    Disk, DiskOptions, Engine, FileOptions, MemoryDisk, OpenError, open_disk,
 };
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::Plan;
+use pincushion_devices::mock::ByHand;
 use pincushion_devices::trace::{EventKind, Recording, Tracer};
 use pincushion_devices::transport::MmioTransport;
 use tempfile::TempDir;
@@ -29,7 +30,7 @@ pub type Blk = VirtIOBlk<GuestHal, Registers>;
 #[derive(Debug, Clone, Copy)]
 pub enum Store {
     Memory,
-    File { backend: Backend, direct: bool },
+    File { backend: Engine, direct: bool },
 }
 
 /// A device at work.
@@ -57,7 +58,13 @@ fn open(store: Store, read_only: bool) -> Result<(Box<dyn Disk>, Option<TempDir>
         read_only,
         direct,
     };
-    Ok((open_disk(&DiskOptions { backend, file })?, Some(dir)))
+    Ok((
+        open_disk(&DiskOptions {
+            engine: backend,
+            file,
+        })?,
+        Some(dir),
+    ))
 }
 
 impl Machine {
@@ -135,7 +142,9 @@ fn work(device: &SharedDevice, transport: &MmioTransport, stop: &EventFd) {
     for (queue, kick) in (0..).zip(transport.kick_fds()) {
         watch(kick.as_raw_fd(), queue);
     }
-    watch(device.lock().unwrap().wake_fd(), WAKE);
+    for queue in device.lock().unwrap().queues() {
+        watch(queue.lock().unwrap().wake_fd(), WAKE);
+    }
     watch(stop.as_raw_fd(), STOP);
     loop {
         let mut events = [EpollEvent::default(); 8];

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use machine::{Blk, Machine, SIZE, Store};
-use pincushion_devices::backend::Backend;
+use pincushion_devices::backend::Engine;
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, RespStatus, SECTOR_SIZE};
 
@@ -205,10 +205,10 @@ fn a_driver_that_begins_anew_finds_its_data_and_no_ghosts(store: Store) {
 macro_rules! over_every_store {
     ($($test:ident,)+) => {
         over_every_store!(@one memory, Store::Memory, $($test,)+);
-        over_every_store!(@one file, Store::File { backend: Backend::File, direct: false }, $($test,)+);
-        over_every_store!(@one file_direct, Store::File { backend: Backend::File, direct: true }, $($test,)+);
-        over_every_store!(@one uring, Store::File { backend: Backend::Uring, direct: false }, $($test,)+);
-        over_every_store!(@one uring_direct, Store::File { backend: Backend::Uring, direct: true }, $($test,)+);
+        over_every_store!(@one file, Store::File { backend: Engine::File, direct: false }, $($test,)+);
+        over_every_store!(@one file_direct, Store::File { backend: Engine::File, direct: true }, $($test,)+);
+        over_every_store!(@one uring, Store::File { backend: Engine::Uring, direct: false }, $($test,)+);
+        over_every_store!(@one uring_direct, Store::File { backend: Engine::Uring, direct: true }, $($test,)+);
     };
     (@one $name:ident, $store:expr, $($test:ident,)+) => {
         mod $name {

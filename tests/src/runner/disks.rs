@@ -204,15 +204,18 @@ pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice
         ..FileOptions::default()
     };
     let open = |backend| {
-        let opened = backend::open_disk(&DiskOptions { backend, file });
+        let opened = backend::open_disk(&DiskOptions {
+            engine: backend,
+            file,
+        });
         opened.map_err(|source| DiskError::Open {
             disk: disk.id.clone(),
             source,
         })
     };
     let opened: Box<dyn backend::Disk> = match disk.backend {
-        Backend::File => open(backend::Backend::File)?,
-        Backend::Uring => open(backend::Backend::Uring)?,
+        Backend::File => open(backend::Engine::File)?,
+        Backend::Uring => open(backend::Engine::Uring)?,
         Backend::Volatile => Box::new(
             VolatileDisk::open(&image_path(dir, &disk.id)).map_err(host(disk, "read its image"))?,
         ),

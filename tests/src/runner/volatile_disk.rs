@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use pincushion_devices::backend::{Disk, Geometry, MemoryDisk, Submitted, Transfer, Work};
+use pincushion_devices::backend::{Backend, Disk, Geometry, MemoryDisk, Submitted, Transfer, Work};
 
 /// Memory in front of an image.
 pub(super) struct VolatileDisk {
@@ -44,7 +44,9 @@ impl Disk for VolatileDisk {
     fn geometry(&self) -> Geometry {
         self.memory.geometry()
     }
+}
 
+impl Backend for VolatileDisk {
     fn submit(&mut self, transfer: Transfer) -> Submitted {
         let (work, offset, len) = (transfer.work, transfer.offset, transfer.len);
         let flushed = if work == Work::Flush {
@@ -60,8 +62,13 @@ impl Disk for VolatileDisk {
                 {
                     self.dirty.push((offset, len))
                 }
-                Work::Write | Work::WriteZeroes { .. } | Work::Discard | Work::Read => {}
-                Work::Flush => completion.result = flushed,
+                Work::Write
+                | Work::WriteZeroes { .. }
+                | Work::Discard
+                | Work::Read
+                | Work::Transmit
+                | Work::Receive => {}
+                Work::Flush => completion.result = flushed.map(|()| 0),
             }
         }
         submitted
@@ -87,7 +94,7 @@ mod tests {
             len,
             buffers,
         }) {
-            Submitted::Done(completion) => completion.result.unwrap(),
+            Submitted::Done(completion) => drop(completion.result.unwrap()),
             Submitted::Pending => panic!("memory is done at once"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pincushion_devices::backend::Backend;
+use pincushion_devices::backend::Engine;
 use pincushion_devices::trace::event::Fetch;
 use serde::{Deserialize, Serialize};
 
@@ -34,14 +34,14 @@ pub struct BlkConfig {
 #[serde(from = "Spelled", into = "Spelled")]
 pub enum DiskBackend {
     /// From and to the image.
-    Image(Backend),
+    Image(Engine),
     /// The image is read into memory, and changes are lost when the machine ends.
     Memory,
 }
 
 impl Default for DiskBackend {
     fn default() -> Self {
-        Self::Image(Backend::default())
+        Self::Image(Engine::default())
     }
 }
 
@@ -58,9 +58,9 @@ enum Spelled {
 impl From<Spelled> for DiskBackend {
     fn from(spelled: Spelled) -> Self {
         match spelled {
-            Spelled::Auto => Self::Image(Backend::Auto),
-            Spelled::File => Self::Image(Backend::File),
-            Spelled::Uring => Self::Image(Backend::Uring),
+            Spelled::Auto => Self::Image(Engine::Auto),
+            Spelled::File => Self::Image(Engine::File),
+            Spelled::Uring => Self::Image(Engine::Uring),
             Spelled::Memory => Self::Memory,
         }
     }
@@ -69,9 +69,9 @@ impl From<Spelled> for DiskBackend {
 impl From<DiskBackend> for Spelled {
     fn from(backend: DiskBackend) -> Self {
         match backend {
-            DiskBackend::Image(Backend::Auto) => Self::Auto,
-            DiskBackend::Image(Backend::File) => Self::File,
-            DiskBackend::Image(Backend::Uring) => Self::Uring,
+            DiskBackend::Image(Engine::Auto) => Self::Auto,
+            DiskBackend::Image(Engine::File) => Self::File,
+            DiskBackend::Image(Engine::Uring) => Self::Uring,
             DiskBackend::Memory => Self::Memory,
         }
     }

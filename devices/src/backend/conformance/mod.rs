@@ -43,16 +43,19 @@ pub(super) use conforms;
 
 mod backends {
     use super::subject::{Subject, image};
-    use crate::backend::{Backend, DiskOptions, FileOptions, OpenError, open_disk};
+    use crate::backend::{DiskOptions, Engine, FileOptions, OpenError, open_disk};
 
-    fn open(backend: Backend, direct: bool, size: u64) -> Result<Subject, String> {
+    fn open(backend: Engine, direct: bool, size: u64) -> Result<Subject, String> {
         let (dir, path) = image(size);
         let file = FileOptions {
             path,
             read_only: false,
             direct,
         };
-        match open_disk(&DiskOptions { backend, file }) {
+        match open_disk(&DiskOptions {
+            engine: backend,
+            file,
+        }) {
             Ok(disk) => Ok(Subject {
                 disk,
                 _dir: Some(dir),
@@ -65,7 +68,7 @@ mod backends {
     }
 
     /// A block device with blocks of 4096 bytes over an image, which it detaches from when the disk is closed.
-    fn open_device(backend: Backend, direct: bool, size: u64) -> Result<Subject, String> {
+    fn open_device(backend: Engine, direct: bool, size: u64) -> Result<Subject, String> {
         let (dir, path) = image(size);
         let losetup = |args: &[&str]| {
             let output = std::process::Command::new("losetup").args(args).output();
@@ -83,7 +86,10 @@ mod backends {
             read_only: false,
             direct,
         };
-        let disk = open_disk(&DiskOptions { backend, file });
+        let disk = open_disk(&DiskOptions {
+            engine: backend,
+            file,
+        });
         losetup(&["-d", &device])?;
         match disk {
             Ok(disk) => {
@@ -100,17 +106,17 @@ mod backends {
     }
 
     conforms!(device, |size| super::open_device(
-        super::Backend::File,
+        super::Engine::File,
         false,
         size
     ));
     conforms!(device_direct, |size| super::open_device(
-        super::Backend::File,
+        super::Engine::File,
         true,
         size
     ));
     conforms!(device_uring_direct, |size| super::open_device(
-        super::Backend::Uring,
+        super::Engine::Uring,
         true,
         size
     ));
@@ -120,19 +126,15 @@ mod backends {
             _dir: None,
         }
     ));
-    conforms!(file, |size| super::open(super::Backend::File, false, size));
+    conforms!(file, |size| super::open(super::Engine::File, false, size));
     conforms!(file_direct, |size| super::open(
-        super::Backend::File,
+        super::Engine::File,
         true,
         size
     ));
-    conforms!(uring, |size| super::open(
-        super::Backend::Uring,
-        false,
-        size
-    ));
+    conforms!(uring, |size| super::open(super::Engine::Uring, false, size));
     conforms!(uring_direct, |size| super::open(
-        super::Backend::Uring,
+        super::Engine::Uring,
         true,
         size
     ));

@@ -129,6 +129,7 @@ impl Subject {
         let buffers = Buffers::Owned(bytes.to_vec());
         self.run(transfer(Work::Write, offset, bytes.len() as u64, buffers))
             .result
+            .map(|moved| assert_eq!(moved, bytes.len() as u64))
     }
 
     pub(in crate::backend) fn read(&mut self, offset: u64, len: u64) -> io::Result<Vec<u8>> {

@@ -4,6 +4,7 @@ use super::{Bench, Room, activate, config};
 use crate::backend::MemoryDisk;
 use crate::blk::BlkConfig;
 use crate::device::VirtioDevice;
+use crate::mock::ByHand;
 use crate::mock::{Driver, UNANSWERED};
 use crate::trace::EventKind;
 use crate::trace::event::{FRAME_SIZE, Moment, Until};
@@ -14,9 +15,7 @@ const GATED: &str = "[[rule]]\nname = \"hold\"\ndevice = \"a\"\nhold = { gate = 
 fn a_gated_read_keeps_its_page_until_the_gate_opens() {
     let room = Room::new(GATED);
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(config("a"));
     let frame = driver.data(0) / FRAME_SIZE;
     let head = driver.read(7, &[driver.range(0, 4096)]);
@@ -62,9 +61,7 @@ fn a_gated_read_keeps_its_page_until_the_gate_opens() {
 fn a_request_may_be_held_after_it_was_executed() {
     let room = Room::new("[[rule]]\npoint = \"executed\"\nhold = { gate = \"g\" }\n");
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(config("a"));
     let head = driver.read(7, &[driver.range(0, 512)]);
     device.on_kick(0);
@@ -87,16 +84,14 @@ fn a_duration_ends_on_the_clock_and_earlier_ones_first() {
          [[rule]]\nhold = { for-ms = 10 }\n",
     );
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(config("a"));
     let heads = [
         driver.read(0, &[driver.range(0, 512)]),
         driver.read(0, &[driver.range(1, 512)]),
     ];
     device.on_kick(0);
-    let mut statuses_after = |ns| {
+    let statuses_after = |ns| {
         room.clock.advance_ns(ns);
         device.on_wake();
         heads.map(|head| driver.status(head))
@@ -176,9 +171,7 @@ fn the_end_of_the_machine_lets_everything_go_and_names_idle_rules() {
         "{GATED}[[rule]]\nname = \"idle\"\ndevice = \"nobody\"\nverify = true\n"
     ));
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(config("a"));
     let first = driver.read(0, &[driver.range(0, 512)]);
     device.on_kick(0);
@@ -200,9 +193,7 @@ fn hashes_of_a_changed_page(fetch: &str) -> Vec<(Moment, String)> {
         "[[rule]]\noperation = \"write\"\nfetch = \"{fetch}\"\nhold = {{ gate = \"g\" }}\n"
     ));
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(BlkConfig::new("a"));
     driver.put(driver.data(0), &[1; 4096]);
     driver.write(0, &[driver.range(0, 4096)]);
@@ -265,9 +256,7 @@ fn ten_thousand_held_requests_cost_no_thread_and_open_in_any_order() {
     };
     let driver = Driver::new(32768, 64);
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device_on(big, MemoryDisk::new(1 << 20), driver);
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();

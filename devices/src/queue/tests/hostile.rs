@@ -1,6 +1,7 @@
 //! Rings that no driver should make. Whatever is in them, the device answers as the specification says or ignores it;
 //! it never panics, never hangs, and leaves no frame held.
 
+use crate::mock::ByHand;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -140,9 +141,7 @@ fn an_index_that_jumps_and_a_head_outside_the_table_need_a_reset() {
 fn a_head_offered_again_while_it_is_held_is_an_event_and_ignored() {
     let room = Room::new("[[rule]]\nhold = { gate = \"g\" }\n");
     let Bench {
-        mut device,
-        mut driver,
-        ..
+        device, mut driver, ..
     } = room.device(config());
     let head = driver.read(0, &[driver.range(0, 512)]);
     device.on_kick(0);

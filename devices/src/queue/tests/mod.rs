@@ -6,6 +6,7 @@ mod order;
 mod two_devices;
 mod write_through;
 
+use crate::mock::ByHand;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;

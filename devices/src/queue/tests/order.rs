@@ -1,5 +1,6 @@
 //! The order of events, as the table in the design draws it.
 
+use crate::mock::ByHand;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +26,7 @@ const READ: [&str; 8] = [
 fn a_read_goes_the_way_that_the_design_draws() {
     let room = Room::new("");
     let Bench {
-        mut device,
+        device,
         mut driver,
         interrupt,
     } = room.device(config("a"));

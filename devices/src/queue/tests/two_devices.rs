@@ -1,5 +1,6 @@
 //! Two devices on one thread: one waits for the other, and gates are opened while a device is at work.
 
+use crate::mock::ByHand;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;

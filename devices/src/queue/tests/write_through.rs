@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::{Bench, Room, config};
-use crate::backend::{Disk, Geometry, MemoryDisk, Submitted, Transfer, Work};
+use crate::backend::{Backend, Disk, Geometry, MemoryDisk, Submitted, Transfer, Work};
 use crate::device::VirtioDevice;
 use crate::mock::Driver;
 use crate::trace::event::GuestRange;
@@ -26,7 +26,9 @@ impl<F: Fn() -> u16 + Send> Disk for Watchful<F> {
     fn geometry(&self) -> Geometry {
         self.disk.geometry()
     }
+}
 
+impl<F: Fn() -> u16 + Send> Backend for Watchful<F> {
     fn submit(&mut self, transfer: Transfer) -> Submitted {
         let moment = (transfer.work, (self.used_idx)());
         self.seen.lock().unwrap().push(moment);
