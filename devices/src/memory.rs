@@ -3,11 +3,14 @@
 //! Every access is volatile and goes through vm-memory; nothing here makes a reference into guest memory.
 
 use vm_memory::{
-    ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
-    GuestMemoryRegion, VolatileMemory, VolatileSlice,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
 };
 
 use crate::trace::event::{FRAME_SIZE, GuestRange};
+
+mod near;
+
+pub use near::Near;
 
 /// Whether all of a range is guest memory. An empty range is if its address is.
 #[inline]
@@ -26,58 +29,6 @@ pub fn contains(memory: &GuestMemoryMmap<()>, range: GuestRange) -> bool {
 fn spans_regions(memory: &GuestMemoryMmap<()>, range: GuestRange) -> bool {
     let len = usize::try_from(range.len);
     len.is_ok_and(|len| memory.check_range(GuestAddress(range.addr), len))
-}
-
-/// Guest memory with one of its regions remembered. What belongs to one request is nearly always in one region, so
-/// that all but its first range cost two comparisons.
-#[derive(Debug, Clone, Copy)]
-pub struct Near<'a> {
-    memory: &'a GuestMemoryMmap<()>,
-    start: u64,
-    len: u64,
-    region: VolatileSlice<'a>,
-}
-
-impl<'a> Near<'a> {
-    /// Remembers the region of an address; `None` if that is not in guest memory.
-    #[inline]
-    #[must_use]
-    pub fn new(memory: &'a GuestMemoryMmap<()>, addr: u64) -> Option<Self> {
-        let region = memory.find_region(GuestAddress(addr))?;
-        Some(Self {
-            memory,
-            start: region.start_addr().0,
-            len: region.len(),
-            region: region.as_volatile_slice().ok()?,
-        })
-    }
-
-    /// All of guest memory.
-    #[must_use]
-    pub fn memory(&self) -> &'a GuestMemoryMmap<()> {
-        self.memory
-    }
-
-    /// Whether all of a range is guest memory, as [`contains`] says.
-    #[inline]
-    #[must_use]
-    pub fn contains(&self, range: GuestRange) -> bool {
-        let offset = range.addr.wrapping_sub(self.start);
-        (offset < self.len && range.len <= self.len - offset) || contains(self.memory, range)
-    }
-
-    /// Reads a value, each byte once.
-    ///
-    /// # Errors
-    /// Not all of it is in guest memory.
-    #[inline]
-    pub fn read_obj<T: ByteValued>(&self, addr: u64) -> Result<T, GuestMemoryError> {
-        let offset = usize::try_from(addr.wrapping_sub(self.start)).unwrap_or(usize::MAX);
-        match self.region.get_ref(offset) {
-            Ok(value) => Ok(value.load()),
-            Err(_) => self.memory.read_obj(GuestAddress(addr)),
-        }
-    }
 }
 
 /// One past the highest frame of guest memory.
@@ -164,36 +115,6 @@ mod tests {
         assert!(!contains(&memory, range(u64::MAX, 2)));
         assert!(!contains(&memory, range(0, u64::MAX)));
         assert_eq!(frames(&memory), 0xc);
-    }
-
-    #[test]
-    fn a_remembered_region_changes_no_answer() {
-        let memory = memory();
-        let counting: Vec<u8> = (0..0x4000).map(|at: u32| at.to_le_bytes()[0]).collect();
-        write(&memory, &[range(0, 0x4000)], &counting).unwrap();
-        assert!(Near::new(&memory, 0x4000).is_none());
-        let edges = [
-            0,
-            1,
-            0x3fff,
-            0x4000,
-            0x7fff,
-            0x8000,
-            0xbfff,
-            0xc000,
-            u64::MAX,
-        ];
-        for near in [0, 0x3fff, 0x8000, 0xbfff] {
-            let near = Near::new(&memory, near).unwrap();
-            for addr in edges {
-                for len in [0, 1, 2, 0x3fff, 0x4000, 0x4001, 0xc000, u64::MAX] {
-                    let range = range(addr, len);
-                    assert_eq!(near.contains(range), contains(&memory, range), "{range:x?}");
-                }
-                let (read, expected) = (near.read_obj(addr), memory.read_obj(GuestAddress(addr)));
-                assert_eq!(read.ok(), expected.ok().map(|value: u16| value), "{addr:x}");
-            }
-        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) fn read_header(
     match segments.first() {
         // As all drivers do it. In an ordered chain with readable bytes the first descriptor is readable.
         Some(whole) if u64::from(whole.len) >= HEADER as u64 => {
-            let read = near.read_obj(whole.addr);
+            let read = near.read_obj(GuestAddress(whole.addr));
             bytes = read.map_err(|_| mistake("control bytes are not in guest memory"))?;
         }
         _ => read_bytes(segments, 0, near.memory(), &mut bytes)?,

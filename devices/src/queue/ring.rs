@@ -9,6 +9,8 @@ use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use crate::memory::Near;
+
 use super::logic::{Chain, Segment};
 
 /// The longest chain that is accepted when the queue itself is shorter (an indirect table may be longer than the
@@ -108,7 +110,8 @@ impl Ring {
     ) -> Result<(), RingBroken> {
         batch.clear();
         let size = self.queue.size();
-        let mut available = self.queue.iter(memory).map_err(|error| match error {
+        let near = near(memory, self.queue.desc_table())?;
+        let mut available = self.queue.iter(&near).map_err(|error| match error {
             virtio_queue::Error::InvalidAvailRingIndex => RingBroken::AvailableIndex,
             _ => RingBroken::Memory,
         })?;
@@ -135,7 +138,8 @@ impl Ring {
         head: u16,
         written: u32,
     ) -> Result<(), RingBroken> {
-        let used = self.queue.add_used(memory, head, written);
+        let near = near(memory, self.queue.used_ring())?;
+        let used = self.queue.add_used(&near, head, written);
         used.map_err(|_| RingBroken::Memory)?;
         self.published = true;
         Ok(())
@@ -178,10 +182,16 @@ impl Ring {
     }
 }
 
+/// Guest memory as it is seen from a ring.
+#[inline]
+fn near(memory: &GuestMemoryMmap<()>, ring: u64) -> Result<Near<'_>, RingBroken> {
+    Near::new(memory, ring).ok_or(RingBroken::Memory)
+}
+
 /// Copies a chain's descriptors; says what is wrong if it breaks off.
 #[inline]
 fn copy_chain(
-    chain: &mut virtio_queue::DescriptorChain<&GuestMemoryMmap<()>>,
+    chain: &mut virtio_queue::DescriptorChain<&Near<'_>>,
     longest: usize,
     segments: &mut Vec<Segment>,
 ) -> Option<&'static str> {
