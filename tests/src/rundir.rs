@@ -7,6 +7,7 @@
 //! | `plan.toml` | child | the fault plan with all names resolved |
 //! | `events.jsonl` | child | the event log |
 //! | `console.log` | child | the guest's console |
+//! | `vcpus.txt` | child | where the vCPUs were, if the guest did not power off or reset by itself |
 //! | `child.log` | parent | what the child printed |
 //! | `verdict.json` | parent | the judgement |
 //! | `replay.txt` | parent | the one line that runs it again |

@@ -24,4 +24,5 @@ pub mod region;
 pub mod signals;
 mod terminal;
 mod vcpu;
+mod vcpu_report;
 mod vm;

@@ -11,11 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use pincushion_devices::device::Memory;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::bus::{Bus, Flow};
 use crate::machine::MachineError;
 use crate::machine::event::MachineEvent;
+use crate::vcpu_report::{self, Exits, LastExit, VcpuReport};
 
 /// How often a thread that did not notice its stop flag is woken again. A signal that comes between the look at the flag
 /// and KVM_RUN is lost, so one is not enough.
@@ -30,17 +32,6 @@ pub(crate) struct Buses {
     pub(crate) mmio: Bus,
 }
 
-/// Where a vCPU was when it stopped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct VcpuReport {
-    /// Which vCPU.
-    pub index: u8,
-    /// Its instruction pointer; 0 where KVM would not say.
-    pub rip: u64,
-    /// Whether it slept in `hlt` or waited for its start-up interrupt.
-    pub halted: bool,
-}
-
 /// A running vCPU.
 pub(crate) struct VcpuThread {
     index: u8,
@@ -50,10 +41,11 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts running `fd`.
+    /// Starts running `fd`; `memory` is for its report only.
     pub(crate) fn spawn(
         index: u8,
         fd: VcpuFd,
+        memory: Memory,
         buses: Arc<Buses>,
         events: Sender<MachineEvent>,
     ) -> Result<Self, MachineError> {
@@ -68,8 +60,10 @@ impl VcpuThread {
         let mut vcpu = Vcpu {
             index,
             fd,
+            memory,
             buses,
             stop: stop.clone(),
+            exits: Exits::default(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
@@ -153,8 +147,10 @@ impl Drop for VcpuThread {
 struct Vcpu {
     index: u8,
     fd: VcpuFd,
+    memory: Memory,
     buses: Arc<Buses>,
     stop: Arc<AtomicBool>,
+    exits: Exits,
 }
 
 impl Vcpu {
@@ -162,17 +158,29 @@ impl Vcpu {
     fn run(&mut self) -> Option<MachineEvent> {
         while !self.stop.load(Ordering::Acquire) {
             let flow = match self.fd.run() {
-                Ok(VcpuExit::IoOut(port, data)) => self.buses.ports.write(u64::from(port), data),
+                Ok(VcpuExit::IoOut(port, data)) => {
+                    let first = data.first().copied().unwrap_or_default();
+                    self.exits.add(LastExit::Out(port, first));
+                    self.buses.ports.write(u64::from(port), data)
+                }
                 Ok(VcpuExit::IoIn(port, data)) => {
+                    self.exits.add(LastExit::In(port));
                     self.buses.ports.read(u64::from(port), data);
                     Flow::Continue
                 }
                 Ok(VcpuExit::MmioRead(address, data)) => {
+                    self.exits.add(LastExit::Read(address));
                     self.buses.mmio.read(address, data);
                     Flow::Continue
                 }
-                Ok(VcpuExit::MmioWrite(address, data)) => self.buses.mmio.write(address, data),
-                Ok(VcpuExit::Intr) => Flow::Continue,
+                Ok(VcpuExit::MmioWrite(address, data)) => {
+                    self.exits.add(LastExit::Write(address));
+                    self.buses.mmio.write(address, data)
+                }
+                Ok(VcpuExit::Intr) => {
+                    self.exits.add(LastExit::Signal);
+                    Flow::Continue
+                }
                 Ok(VcpuExit::Shutdown) => {
                     return Some(MachineEvent::TripleFault { vcpu: self.index });
                 }
@@ -212,14 +220,6 @@ impl Vcpu {
     }
 
     fn report(&self) -> VcpuReport {
-        let halted = self
-            .fd
-            .get_mp_state()
-            .is_ok_and(|state| state.mp_state != kvm_bindings::KVM_MP_STATE_RUNNABLE);
-        VcpuReport {
-            index: self.index,
-            rip: self.fd.get_regs().map_or(0, |regs| regs.rip),
-            halted,
-        }
+        vcpu_report::report(self.index, &self.fd, &self.memory, &self.exits)
     }
 }

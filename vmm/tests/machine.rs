@@ -206,6 +206,10 @@ fn the_limit_ends_a_guest_that_spins_and_one_that_sleeps() {
         };
         assert_eq!((told, vcpus.len(), vcpus[0].halted), (limit, 1, halted));
         assert!((0x10_0000..0x10_0010).contains(&vcpus[0].rip), "{vcpus:?}");
+        let does = if halted { "sleeps in hlt, " } else { "runs, " };
+        assert!(vcpus[0].summary.starts_with(does), "{vcpus:?}");
+        // Both loop by a short jump, which the code at the instruction pointer shows.
+        assert!(vcpus[0].details.contains(" eb "), "{vcpus:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The machine's thread: boots, waits for the end, boots again where the scenario asked for it. All it has to say are
 //! events.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +11,9 @@ use pincushion_devices::device::SharedDevice;
 use pincushion_devices::trace::{EventKind, Tracer};
 use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
-use pincushion_vmm::machine::{Exit, Machine, MachineConfig, MachineError, Parts, StopHandle};
+use pincushion_vmm::machine::{
+    Exit, Machine, MachineConfig, MachineError, Parts, StopHandle, VcpuReport, vcpus_text,
+};
 use pincushion_vmm::region::Region;
 
 use crate::guest;
@@ -46,6 +48,8 @@ pub(super) struct Recipe {
     pub(super) tracer: Arc<Tracer>,
     pub(super) limit: Duration,
     pub(super) console: std::fs::File,
+    /// Where to write the state of the vCPUs if the guest had to be stopped or broke down.
+    pub(super) vcpus: PathBuf,
 }
 
 impl Booted {
@@ -123,8 +127,8 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
     let began = Instant::now();
     for boot in 1.. {
         recipe.tracer.emit(|| EventKind::BootBegan { boot });
-        let exit = match live_once(recipe, shared, began) {
-            Ok(exit) => exit,
+        let (exit, vcpus) = match live_once(recipe, shared, began) {
+            Ok(end) => end,
             Err(error) => return ("failed", crate::words(&error)),
         };
         if exit == Exit::Reset && shared.reboot_allowed.swap(false, Ordering::AcqRel) {
@@ -135,15 +139,32 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        return match (stopped_as, &exit) {
-            (Some(end), Exit::Stopped) => end,
+        let (how, detail) = match (stopped_as, &exit) {
+            (Some((how, why)), Exit::Stopped) => (how, with_vcpus(&why, &vcpus)),
+            (_, Exit::TripleFault { .. }) => (exit.word(), with_vcpus(&exit.to_string(), &vcpus)),
             _ => (exit.word(), exit.to_string()),
         };
+        if !matches!(exit, Exit::PowerOff | Exit::Reset) {
+            // Who looks for it finds the short form in the event log.
+            let _ = std::fs::write(&recipe.vcpus, vcpus_text(&vcpus));
+        }
+        return (how, detail);
     }
     unreachable!("boots are not counted to an end")
 }
 
-fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, MachineError> {
+/// `text`, and where the vCPUs were.
+fn with_vcpus(text: &str, vcpus: &[VcpuReport]) -> String {
+    let vcpus = vcpus.iter().map(|vcpu| format!("; {vcpu}"));
+    std::iter::once(text.to_owned()).chain(vcpus).collect()
+}
+
+/// One boot: how it ended, and where its vCPUs were then.
+fn live_once(
+    recipe: &Recipe,
+    shared: &Shared,
+    began: Instant,
+) -> Result<(Exit, Vec<VcpuReport>), MachineError> {
     let tracer = recipe.tracer.clone();
     let mut log = recipe
         .console
@@ -174,10 +195,11 @@ fn live_once(recipe: &Recipe, shared: &Shared, began: Instant) -> Result<Exit, M
     });
     let mut running = machine.start()?;
     if shared.is_stopping.load(Ordering::Acquire) {
-        return Ok(running.stop());
+        running.stop();
     }
     let left = recipe.limit.saturating_sub(began.elapsed());
-    Ok(running.wait(Some(left)))
+    let exit = running.wait(Some(left));
+    Ok((exit, running.last_seen().to_vec()))
 }
 
 /// The machine's configuration.
@@ -220,6 +242,7 @@ mod tests {
             tracer,
             limit: Duration::from_secs(9),
             console: tempfile::tempfile().unwrap(),
+            vcpus: dir.path().join("vcpus.txt"),
         })
         .unwrap();
         booted.stop();

@@ -130,6 +130,7 @@ fn perform(
         tracer: tracer.clone(),
         limit: Duration::from_secs(scenario.vm.limit_s),
         console: File::create(dir.file("console.log"))?,
+        vcpus: dir.file("vcpus.txt"),
     })?;
     let mut stage = Stage {
         scenario,

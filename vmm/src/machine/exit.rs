@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::vcpu::VcpuReport;
+use crate::vcpu_report::VcpuReport;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,8 +75,7 @@ impl fmt::Display for Exit {
             Exit::Hang { limit, vcpus } => {
                 write!(f, "the guest did not end within {limit:?}")?;
                 for vcpu in vcpus {
-                    let state = if vcpu.halted { "idle" } else { "running" };
-                    write!(f, "; vcpu{} {state} at {:#x}", vcpu.index, vcpu.rip)?;
+                    write!(f, "; {vcpu}")?;
                 }
                 Ok(())
             }

@@ -23,4 +23,4 @@ pub use exit::Exit;
 pub use parts::{Machine, Parts};
 pub use running::{Running, StopHandle};
 
-pub use crate::vcpu::VcpuReport;
+pub use crate::vcpu_report::{VcpuReport, full_text as vcpus_text};

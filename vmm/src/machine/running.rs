@@ -15,7 +15,8 @@ use crate::bus::Flow;
 use crate::console::Input;
 use crate::event_loop::{EventLoop, Interest, Source};
 use crate::terminal::{RawTerminal, Typed, TypedInput};
-use crate::vcpu::{VcpuReport, VcpuThread};
+use crate::vcpu::VcpuThread;
+use crate::vcpu_report::VcpuReport;
 use crate::vm::Vm;
 
 /// How long a kernel that began to panic may take to print its stack before the run ends.
@@ -50,6 +51,7 @@ pub struct Running {
     reboots: u32,
     panic: Option<(String, Instant)>,
     exit: Option<Exit>,
+    last_seen: Vec<VcpuReport>,
 }
 
 impl Running {
@@ -86,6 +88,7 @@ impl Running {
             reboots: 0,
             panic: None,
             exit: None,
+            last_seen: Vec::new(),
         };
         running.run(booted)?;
         Ok(running)
@@ -103,7 +106,8 @@ impl Running {
                 return exit;
             }
             if let Some(limit) = limit.filter(|limit| self.started.elapsed() >= *limit) {
-                let vcpus = self.shut_down();
+                self.shut_down();
+                let vcpus = self.last_seen.clone();
                 return match self.panic.take() {
                     Some((message, _)) => self.ended(Exit::Panic { message }),
                     None => self.ended(Exit::Hang { limit, vcpus }),
@@ -164,6 +168,13 @@ impl Running {
     #[must_use]
     pub fn agent_sender(&self) -> AgentSender {
         AgentSender(self.core.com2.clone())
+    }
+
+    /// Where the vCPUs were when the run, or the boot before this one, ended; empty before any end. After a triple fault an AMD
+    /// processor has forgotten its registers; the last exits are told all the same.
+    #[must_use]
+    pub fn last_seen(&self) -> &[VcpuReport] {
+        &self.last_seen
     }
 
     /// How often the guest has booted again so far.
@@ -229,8 +240,9 @@ impl Running {
         self.vm = Some(vm);
         for (index, fd) in (0..).zip(vcpus) {
             let (buses, events) = (self.core.buses.clone(), self.core.sender.clone());
+            let memory = self.core.memory.clone();
             self.vcpus
-                .push(VcpuThread::spawn(index, fd, buses, events)?);
+                .push(VcpuThread::spawn(index, fd, memory, buses, events)?);
         }
         Ok(())
     }
@@ -263,26 +275,28 @@ impl Running {
 
     fn ended(&mut self, exit: Exit) -> Exit {
         log::info!("{exit}");
+        for vcpu in &self.last_seen {
+            log::debug!("{vcpu}\n{}", vcpu.details);
+        }
         self.exit = Some(exit.clone());
         exit
     }
 
     /// Stops everything that runs. The devices stay as they are, so that their held requests can be looked at,
     /// until the machine is dropped.
-    fn shut_down(&mut self) -> Vec<VcpuReport> {
-        let reports = self.stop_vcpus();
+    fn shut_down(&mut self) {
+        self.stop_vcpus();
         self.vm = None;
         self.event_loop = None;
         self.core.buses.ports.reset();
         self.terminal = None;
-        reports
     }
 
-    fn stop_vcpus(&mut self) -> Vec<VcpuReport> {
+    fn stop_vcpus(&mut self) {
         for vcpu in &self.vcpus {
             vcpu.request_stop();
         }
-        self.vcpus.drain(..).map(VcpuThread::stop).collect()
+        self.last_seen = self.vcpus.drain(..).map(VcpuThread::stop).collect();
     }
 }
 
