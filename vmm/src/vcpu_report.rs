@@ -94,19 +94,19 @@ impl fmt::Display for LastExit {
 /// The last exits of a vCPU and their number. Costs some nanoseconds beside the microseconds of an exit.
 #[derive(Debug, Default)]
 pub(crate) struct Exits {
-    count: u64,
+    count: usize,
     last: [Option<LastExit>; EXITS_KEPT],
 }
 
 impl Exits {
     pub(crate) fn add(&mut self, exit: LastExit) {
-        self.last[self.count as usize % EXITS_KEPT] = Some(exit);
+        self.last[self.count % EXITS_KEPT] = Some(exit);
         self.count += 1;
     }
 
     /// The remembered ones, oldest first.
     fn in_order(&self) -> impl DoubleEndedIterator<Item = LastExit> {
-        let oldest = self.count as usize % EXITS_KEPT;
+        let oldest = self.count % EXITS_KEPT;
         let (newer, older) = self.last.split_at(oldest);
         older.iter().chain(newer).copied().flatten()
     }
