@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::clock::{Clock, HostClock};
-use crate::fault::{Gates, Inbox, Injector, Message, Plan, PlanError, Waiting, Watches};
+use crate::fault::{Gates, Inbox, Injector, Marks, Message, Plan, PlanError, Waiting, Watches};
 use crate::hold::Ledger;
 use crate::trace::{EventKind, Tracer};
 
@@ -93,6 +93,25 @@ impl Context {
     #[must_use]
     pub fn injector(&self) -> &Injector {
         &self.shared.injector
+    }
+
+    /// Which steps of the guest's agent are under way, for rules with `mark`.
+    #[must_use]
+    pub fn marks(&self) -> &Marks {
+        self.shared.injector.marks()
+    }
+
+    /// Replaces the plan of a running machine, and says so in the log.
+    ///
+    /// # Errors
+    /// The new plan has a rule that cannot be meant; the old one stays.
+    pub fn replace_plan(&self, plan: Plan) -> Result<(), PlanError> {
+        let titles = plan.rules.iter().enumerate();
+        let rules = titles.map(|(index, rule)| rule.title(index)).collect();
+        let unmatched = self.shared.injector.replace(plan)?;
+        self.tracer()
+            .emit(|| EventKind::PlanReplaced { rules, unmatched });
+        Ok(())
     }
 
     /// The clock that durations are measured on.

@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
@@ -231,14 +230,9 @@ impl Logic for BlkLogic {
         Outcome { status, .. }: Outcome,
         memory: &GuestMemoryMmap<()>,
     ) -> Result<u32, GuestMemoryError> {
-        let byte = match status {
-            Status::Ok => VIRTIO_BLK_S_OK,
-            Status::Ioerr => VIRTIO_BLK_S_IOERR,
-            Status::Unsupp => VIRTIO_BLK_S_UNSUPP,
-        };
         // Release, so that the payload is there before the status; and a store costs half of what a copy of one byte does.
         let status_addr = GuestAddress(request.status_addr);
-        memory.store(byte.to_le_bytes()[0], status_addr, Ordering::Release)?;
+        memory.store(status.code(), status_addr, Ordering::Release)?;
         // The driver may rely on bytes from the first writable one on without a gap, so the status byte counts only
         // if all before it were written.
         let filled = if status == Status::Ok {

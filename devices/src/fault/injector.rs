@@ -1,42 +1,65 @@
 //! Decides what happens to a request at a point, by the plan. First match wins.
 //!
-//! An answer depends only on the plan, the device, queue, ordinal and point of the request, on what the ledger holds
-//! and which gates are open: never on a clock or a shared random stream. `times` counts matches in the order in which
-//! they are asked for.
+//! An answer depends only on the plan, the request and the point, on what the ledger holds, which gates are open and which
+//! steps of the guest are under way: never on a clock or a shared random stream. `times` counts matches in the order in
+//! which they are asked for.
+//!
+//! The plan may be replaced, and rules disarmed, while devices run: a device that no rule concerns learns so from one
+//! number. A request that was decided about keeps its decision.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::hold::Ledger;
-use crate::trace::event::{
-    FRAME_SIZE, Fetch, GuestRange, Operation, Planted, Point, Status, Until,
-};
+use crate::trace::event::{GuestRange, Operation, Point};
 
+use super::condition::Condition;
+use super::decision::Decision;
+use super::draw::Subject;
 use super::gate::Gates;
-use super::plan::{HoldUntil, Plan, Rule, Span};
+use super::marks::Marks;
+use super::plan::{Plan, Rule};
 use super::validate::PlanError;
 
 /// Who decides.
 #[derive(Debug)]
 pub struct Injector {
+    rules: RwLock<Rules>,
+    /// The rules of each device that asked for them, to be told of another plan.
+    devices: Mutex<Vec<(String, Weak<Cell>)>>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) gates: Arc<Gates>,
+    pub(super) marks: Marks,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
     seed: u64,
-    rules: Vec<Arc<Armed>>,
-    ledger: Arc<Ledger>,
-    gates: Arc<Gates>,
+    all: Vec<Arc<Armed>>,
 }
 
 /// A rule and how often it matched.
 #[derive(Debug)]
 struct Armed {
+    seed: u64,
     title: String,
     rule: Rule,
+    condition: Condition,
+    armed: AtomicBool,
     matches: AtomicU64,
 }
 
 /// The rules that may concern one device, by point, so that a device without any asks nobody.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceRules {
-    by_point: [Vec<Arc<Armed>>; 3],
+    cell: Arc<Cell>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    /// Bit of each [`Point`] where a rule is asked.
+    points: AtomicU8,
+    by_point: RwLock<[Vec<Arc<Armed>>; 3]>,
 }
 
 /// A request at a point.
@@ -44,6 +67,8 @@ pub struct DeviceRules {
 pub struct Query<'a> {
     /// Name of its device.
     pub device: &'a str,
+    /// Index of its queue.
+    pub queue: u16,
     /// What it asks for.
     pub operation: Operation,
     /// Its first sector.
@@ -58,26 +83,24 @@ pub struct Query<'a> {
     pub point: Point,
 }
 
-/// What a rule wants.
+/// What has become of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// Name of the rule.
-    pub rule: String,
-    /// Park it.
-    pub hold: Option<HoldUntil>,
-    /// Fail it.
-    pub fail: Option<Status>,
-    /// Read the payload now or later.
-    pub fetch: Option<Fetch>,
-    /// Be wrong on purpose.
-    pub planted: Option<Planted>,
+pub struct RuleState {
+    /// Its name.
+    pub title: String,
+    /// As it stands in the plan.
+    pub rule: Rule,
+    /// Whether it is asked at all.
+    pub armed: bool,
+    /// How often it matched.
+    pub matches: u64,
 }
 
 impl DeviceRules {
     /// Whether no rule is asked at a point.
     #[inline]
     pub(crate) fn is_empty_at(&self, point: Point) -> bool {
-        self.by_point[index(point)].is_empty()
+        self.cell.points.load(Ordering::Acquire) & (1 << index(point)) == 0
     }
 }
 
@@ -88,41 +111,68 @@ impl Injector {
     /// The plan has a rule that cannot be meant.
     pub fn new(plan: Plan, ledger: Arc<Ledger>, gates: Arc<Gates>) -> Result<Self, PlanError> {
         plan.check()?;
-        let arm = |(index, rule): (usize, Rule)| {
-            Arc::new(Armed {
-                title: rule.title(index),
-                rule,
-                matches: AtomicU64::new(0),
-            })
-        };
         Ok(Self {
-            seed: plan.seed,
-            rules: plan.rules.into_iter().enumerate().map(arm).collect(),
+            rules: RwLock::new(arm(plan)),
+            devices: Mutex::default(),
             ledger,
             gates,
+            marks: Marks::default(),
         })
+    }
+
+    /// Acts on another plan from now on, for all devices; requests that are held stay held. Returns the names of the rules
+    /// of the old plan that never matched.
+    ///
+    /// # Errors
+    /// The new plan has a rule that cannot be meant; the old one stays.
+    pub fn replace(&self, plan: Plan) -> Result<Vec<String>, PlanError> {
+        plan.check()?;
+        let unmatched = self.unmatched();
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *rules = arm(plan);
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.retain(|(device, cell)| match cell.upgrade() {
+            Some(cell) => {
+                cell.fill(device, &rules.all);
+                true
+            }
+            None => false,
+        });
+        Ok(unmatched)
+    }
+
+    /// Arms or disarms the rules of this name; a disarmed rule is as if it were not there. Returns how many there are.
+    pub fn set_armed(&self, title: &str, armed: bool) -> usize {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let meant = rules.all.iter().filter(|rule| rule.title == title);
+        meant
+            .map(|rule| rule.armed.store(armed, Ordering::Release))
+            .count()
     }
 
     /// The seed of the plan.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.seed
+        self.rules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .seed
     }
 
-    /// The rules that may concern a device.
+    /// The steps of the guest, for rules with `mark`.
+    #[must_use]
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// The rules that may concern a device, now and after a replacement.
     #[must_use]
     pub fn for_device(&self, device: &str) -> DeviceRules {
-        let mut rules = DeviceRules::default();
-        for armed in &self.rules {
-            if armed
-                .rule
-                .device
-                .as_deref()
-                .is_none_or(|name| name == device)
-            {
-                rules.by_point[index(armed.rule.asked_at())].push(armed.clone());
-            }
-        }
+        let rules = DeviceRules::default();
+        let all = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.cell.fill(device, &all.all);
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.push((device.to_owned(), Arc::downgrade(&rules.cell)));
         rules
     }
 
@@ -130,71 +180,87 @@ impl Injector {
     #[inline]
     #[must_use]
     pub fn decide(&self, rules: &DeviceRules, query: &Query<'_>) -> Option<Decision> {
-        let rules = &rules.by_point[index(query.point)];
-        if rules.is_empty() {
+        if rules.is_empty_at(query.point) {
             return None;
         }
-        rules.iter().find_map(|armed| self.ask(armed, query))
+        let by_point = rules.cell.by_point.read();
+        let by_point = by_point.unwrap_or_else(PoisonError::into_inner);
+        let mut asked = by_point[index(query.point)].iter();
+        asked.find_map(|armed| self.ask(armed, query))
     }
 
     /// Names of the rules that never matched, in the order of the plan.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
-        let idle = |armed: &&Arc<Armed>| armed.matches.load(Ordering::Relaxed) == 0;
-        let rules = self.rules.iter().filter(idle);
-        rules.map(|armed| armed.title.clone()).collect()
+        let states = self.states().into_iter();
+        let idle = states.filter(|state| state.matches == 0);
+        idle.map(|state| state.title).collect()
+    }
+
+    /// All rules, in the order of the plan.
+    #[must_use]
+    pub fn states(&self) -> Vec<RuleState> {
+        let state = |armed: &Arc<Armed>| RuleState {
+            title: armed.title.clone(),
+            rule: armed.rule.clone(),
+            armed: armed.armed.load(Ordering::Acquire),
+            matches: armed.matches.load(Ordering::Relaxed),
+        };
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.all.iter().map(state).collect()
     }
 
     fn ask(&self, armed: &Armed, query: &Query<'_>) -> Option<Decision> {
-        let rule = &armed.rule;
-        let matches = self.matches(rule, query) && armed.count();
-        matches.then(|| Decision {
-            rule: armed.title.clone(),
-            hold: rule.hold.clone(),
-            fail: rule.fail,
-            fetch: rule.fetch,
-            planted: rule.planted,
+        let subject = Subject {
+            seed: armed.seed,
+            device: query.device,
+            queue: query.queue,
+            ordinal: query.ordinal,
+            point: query.point,
+            rule: &armed.title,
+        };
+        let matches = armed.armed.load(Ordering::Acquire)
+            && armed.rule.fits(query)
+            && self.matches(&armed.condition, query, &subject)
+            && armed.count();
+        matches.then(|| Decision::of(&armed.rule, &subject))
+    }
+}
+
+fn arm(plan: Plan) -> Rules {
+    let seed = plan.seed;
+    let arm = |(index, rule): (usize, Rule)| {
+        Arc::new(Armed {
+            seed,
+            title: rule.title(index),
+            condition: rule.condition(),
+            rule,
+            armed: AtomicBool::new(true),
+            matches: AtomicU64::new(0),
         })
-    }
+    };
+    let all = plan.rules.into_iter().enumerate().map(arm).collect();
+    Rules { seed, all }
+}
 
-    fn matches(&self, rule: &Rule, query: &Query<'_>) -> bool {
-        let sectors = (query.sector, query.bytes.div_ceil(512));
-        let contains = |span: Span| span.from <= query.ordinal && query.ordinal < span.to;
-        let covers = |span: Span| {
-            sectors.1 > 0 && sectors.0 < span.to && span.from < sectors.0.saturating_add(sectors.1)
-        };
-        // A hold that waits for a shared frame would never end for a request that has none.
-        let can_be_held =
-            !(matches!(rule.hold, Some(HoldUntil::SameFrame(_))) && query.ranges.is_empty());
-        let planted_fits =
-            rule.planted != Some(Planted::LyingFlush) || query.operation == Operation::Flush;
-
-        rule.operation
-            .is_none_or(|operation| operation == query.operation)
-            && rule.sectors.is_none_or(covers)
-            && rule.ordinals.is_none_or(contains)
-            && rule
-                .frame
-                .is_none_or(|addr| covers_frame(query.ranges, addr))
-            && can_be_held
-            && planted_fits
-            && rule
-                .after_gate
-                .as_deref()
-                .is_none_or(|gate| self.gates.is_open(gate))
-            && rule
-                .shares_frame_with
-                .as_deref()
-                .is_none_or(|device| self.shares_frame(device, query))
-    }
-
-    fn shares_frame(&self, device: &str, query: &Query<'_>) -> bool {
-        let own = if device == query.device {
-            query.ranges
-        } else {
-            &[]
-        };
-        self.ledger.shares_frame(device, query.ranges, own)
+impl Cell {
+    /// Takes the rules that may concern a device.
+    fn fill(&self, device: &str, rules: &[Arc<Armed>]) {
+        let mut by_point: [Vec<Arc<Armed>>; 3] = Default::default();
+        let mut points = 0;
+        for armed in rules {
+            let name = armed.rule.device.as_deref();
+            if name.is_none_or(|name| name == device) {
+                let point = index(armed.rule.asked_at());
+                by_point[point].push(armed.clone());
+                points |= 1 << point;
+            }
+        }
+        *self
+            .by_point
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = by_point;
+        self.points.store(points, Ordering::Release);
     }
 }
 
@@ -209,87 +275,11 @@ impl Armed {
     }
 }
 
-impl Decision {
-    /// What it does, in words.
-    #[must_use]
-    pub fn action(&self) -> String {
-        let mut words = Vec::new();
-        if let Some(fetch) = self.fetch {
-            words.push(match fetch {
-                Fetch::Early => "fetch early".to_owned(),
-                Fetch::Late => "fetch late".to_owned(),
-            });
-        }
-        if let Some(hold) = &self.hold {
-            words.push(match hold {
-                HoldUntil::Gate(gate) => format!("hold until gate {gate}"),
-                HoldUntil::SameFrame(same) => {
-                    let device = same.device.as_deref().unwrap_or("any");
-                    format!(
-                        "hold until a request of {device} on the same frame is {}",
-                        word(same.point)
-                    )
-                }
-                HoldUntil::ForMs(ms) => format!("hold for {ms} ms"),
-            });
-        }
-        if let Some(status) = self.fail {
-            words.push(match status {
-                Status::Ok => "answer ok".to_owned(),
-                Status::Ioerr => "fail with ioerr".to_owned(),
-                Status::Unsupp => "fail with unsupp".to_owned(),
-            });
-        }
-        if let Some(planted) = self.planted {
-            words.push(match planted {
-                Planted::TouchAfterCompletion => "plant touch-after-completion".to_owned(),
-                Planted::LyingFlush => "plant lying-flush".to_owned(),
-                Planted::DroppedCompletion => "plant dropped-completion".to_owned(),
-            });
-        }
-        if words.is_empty() {
-            words.push("verify".to_owned());
-        }
-        words.join(", ")
-    }
-}
-
-impl From<&HoldUntil> for Until {
-    fn from(hold: &HoldUntil) -> Self {
-        match hold {
-            HoldUntil::Gate(gate) => Self::Gate(gate.clone()),
-            HoldUntil::SameFrame(same) => Self::SameFrame {
-                point: same.point,
-                device: same.device.clone(),
-            },
-            HoldUntil::ForMs(ms) => Self::Duration {
-                ns: ms.saturating_mul(1_000_000),
-            },
-        }
-    }
-}
-
-fn covers_frame(ranges: &[GuestRange], addr: u64) -> bool {
-    let frame = addr / FRAME_SIZE;
-    ranges
-        .iter()
-        .flat_map(|range| range.frames())
-        .any(|other| other == frame)
-}
-
 fn index(point: Point) -> usize {
     match point {
         Point::Fetched => 0,
         Point::Executed => 1,
         Point::Completed => 2,
-    }
-}
-
-fn word(point: Point) -> &'static str {
-    match point {
-        Point::Fetched => "fetched",
-        Point::Executed => "executed",
-        Point::Completed => "completed",
     }
 }
 
@@ -325,6 +315,7 @@ mod tests {
     fn read(device: &str) -> Query<'_> {
         Query {
             device,
+            queue: 0,
             operation: Operation::Read,
             sector: 8,
             bytes: 4096,

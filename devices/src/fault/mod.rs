@@ -13,16 +13,27 @@
 //!   on_wake -> the request goes on         device thread
 //! ```
 
+pub mod action;
+pub mod condition;
+pub mod decision;
+mod draw;
 mod gate;
 mod inbox;
 mod injector;
+mod marks;
+mod matching;
 pub mod plan;
 mod validate;
 mod watch;
+mod words;
 
+pub use action::{HoldUntil, SameFrame};
+pub use condition::{Condition, Span};
+pub use decision::{AtCompletion, Damage, Decision};
 pub use gate::Gates;
 pub use inbox::{Inbox, Message, Release, Ticket, Waiting};
-pub use injector::{Decision, DeviceRules, Injector, Query};
-pub use plan::{HoldUntil, Plan, Rule, SameFrame, Span};
+pub use injector::{DeviceRules, Injector, Query, RuleState};
+pub use marks::Marks;
+pub use plan::{Plan, Rule};
 pub use validate::PlanError;
 pub use watch::Watches;

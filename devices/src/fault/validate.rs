@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 use crate::toml_error::describe;
 use crate::trace::event::{Operation, Planted, Point};
 
-use super::plan::{HoldUntil, Plan, Rule};
+use super::action::HoldUntil;
+use super::plan::{Plan, Rule};
 
 /// Why a plan is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,17 +80,38 @@ impl Rule {
     /// The point where it is asked.
     #[must_use]
     pub fn asked_at(&self) -> Point {
-        self.point.unwrap_or(Point::Fetched)
+        let own = match self.reorder {
+            Some(_) => Point::Executed,
+            None => Point::Fetched,
+        };
+        self.point.unwrap_or(own)
+    }
+
+    fn acts(&self) -> bool {
+        let keys = [
+            self.hold.is_some(),
+            self.reorder.is_some(),
+            self.fail.is_some(),
+            self.fetch.is_some(),
+            self.short.is_some(),
+            self.torn.is_some(),
+            self.corrupt.is_some(),
+            self.late_touch.is_some(),
+            self.rogue_touch.is_some(),
+            self.interrupt.is_some(),
+            self.config_changes.is_some(),
+            self.duplicate,
+            self.needs_reset,
+            self.verify,
+            self.planted.is_some(),
+        ];
+        keys.contains(&true)
     }
 
     fn problem(&self) -> Option<&'static str> {
         let point = self.asked_at();
         let empty = |span: Option<super::Span>| span.is_some_and(|span| span.from >= span.to);
-        let acts = self.hold.is_some()
-            || self.fail.is_some()
-            || self.fetch.is_some()
-            || self.planted.is_some();
-        if !acts && !self.verify {
+        if !self.acts() {
             return Some("has no action; give it hold, fail, fetch, planted or verify = true");
         }
         if empty(self.sectors) || empty(self.ordinals) {
@@ -99,6 +121,17 @@ impl Rule {
         }
         if self.times == Some(0) {
             return Some("times = 0 never acts; leave it away to act always");
+        }
+        let at_fetched_only = self.short.is_some() || self.torn.is_some() || self.corrupt.is_some();
+        if at_fetched_only && point != Point::Fetched {
+            return Some(
+                "a payload is damaged while it moves; choose short, torn and corrupt at point `fetched`",
+            );
+        }
+        if self.reorder.is_some() && point != Point::Executed {
+            return Some(
+                "only completions are reordered; leave `point` away, or set it to `executed`",
+            );
         }
         match point {
             Point::Completed if self.hold.is_some() => {

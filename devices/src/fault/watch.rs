@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::trace::event::{FRAME_SIZE, GuestRange, Point, ReleaseCause, RequestId};
 
+use super::action::SameFrame;
 use super::inbox::{Inbox, Message, Release, Ticket};
-use super::plan::SameFrame;
 
 /// All such waiters of a machine.
 #[derive(Debug, Default)]

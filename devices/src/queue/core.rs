@@ -105,6 +105,7 @@ impl<L: Logic> Core<L> {
     fn ask(&self, slot: &Slot<L::Request>, point: Point) -> Option<Decision> {
         let query = Query {
             device: &self.name,
+            queue: self.queue,
             operation: slot.operation,
             sector: slot.sector,
             bytes: slot.bytes,
@@ -155,10 +156,6 @@ impl<L: Logic> Core<L> {
 }
 
 /// A status in a message.
-pub(super) fn answer_word(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "answered ok",
-        Status::Ioerr => "answered ioerr",
-        Status::Unsupp => "answered unsupp",
-    }
+pub(super) fn answer_word(status: Status) -> String {
+    format!("answered {status}")
 }

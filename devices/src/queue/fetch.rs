@@ -1,7 +1,7 @@
 //! From a popped chain to a request that may start or is parked.
 
 use crate::device::Memory;
-use crate::fault::{HoldUntil, Ticket, Waiting};
+use crate::fault::{SameFrame, Ticket, Waiting};
 use crate::memory;
 use crate::trace::event::{Direction, EventKind, Fetch, Moment, Point, ReleaseCause, Until};
 
@@ -70,7 +70,7 @@ impl<L: Logic> Core<L> {
         if let Some(refusal) = parsed.refusal
             && let Some(mistake) = refusal.mistake
         {
-            self.mistake(mistake, answer_word(refusal.status));
+            self.mistake(mistake, &answer_word(refusal.status));
         }
         let holds = self.options.ledger && !slot.ranges.is_empty();
         if let Some(direction) = slot.direction.filter(|_| holds) {
@@ -143,7 +143,7 @@ impl<L: Logic> Core<L> {
         queue: &mut DeviceQueue<L::Request>,
         index: u16,
         point: Point,
-        hold: &HoldUntil,
+        hold: &Until,
     ) -> bool {
         if self.stopping {
             return false;
@@ -153,7 +153,7 @@ impl<L: Logic> Core<L> {
         let waiting = Waiting {
             request: self.request_id(slot.ordinal),
             point,
-            until: Until::from(hold),
+            until: hold.clone(),
         };
         let inbox = self.wake.inbox().clone();
         let tracer = self.context.tracer();
@@ -166,19 +166,19 @@ impl<L: Logic> Core<L> {
             inbox.park(ticket, waiting.clone());
         };
         let parked = match hold {
-            HoldUntil::Gate(gate) => self.context.gates().park(gate, &inbox, ticket, on_parked),
-            HoldUntil::SameFrame(what) => {
+            Until::Gate(gate) => self.context.gates().park(gate, &inbox, ticket, on_parked),
+            Until::SameFrame { point, device } => {
                 let watches = self.context.watches();
-                watches.park(what.clone(), &slot.ranges, &inbox, ticket, on_parked);
+                let what = SameFrame {
+                    point: *point,
+                    device: device.clone(),
+                };
+                watches.park(what, &slot.ranges, &inbox, ticket, on_parked);
                 true
             }
-            HoldUntil::ForMs(ms) => {
+            Until::Duration { ns } => {
                 on_parked();
-                let at_ns = self
-                    .context
-                    .clock()
-                    .now_ns()
-                    .saturating_add(ms.saturating_mul(1_000_000));
+                let at_ns = self.context.clock().now_ns().saturating_add(*ns);
                 if let Err(error) = self.wake.at(self.context.clock(), at_ns, ticket) {
                     log::error!(
                         "{}: cannot set a timer: {error}; the request goes on at once",

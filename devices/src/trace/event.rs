@@ -12,7 +12,7 @@
 //! The ledger under-approximates: `HoldOpened` comes after the pop, and `HoldClosed` before the used index is visible to the guest. So
 //! between the two the device certainly owned the frames.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Version of the vocabulary; the first line of a log says it ([`EventKind::LogOpened`]).
 pub const VERSION: u32 = 1;
@@ -80,9 +80,9 @@ pub enum Operation {
     Unknown,
 }
 
-/// Status byte of a block request (virtio 1.2, 5.2.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Status byte of a block request (virtio 1.2, 5.2.6). In a log and in a plan it is a word or, where the specification
+/// has none, a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// VIRTIO_BLK_S_OK.
     Ok,
@@ -90,6 +90,8 @@ pub enum Status {
     Ioerr,
     /// VIRTIO_BLK_S_UNSUPP.
     Unsupp,
+    /// A number that the specification does not know, 3 to 255.
+    Other(u8),
 }
 
 /// A point on a request's way where a rule may act and a waiter may wait.
@@ -182,6 +184,65 @@ pub enum Planted {
     DroppedCompletion,
 }
 
+/// What a device did because a rule wanted it, and no correct device does. Never a guest's doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Its payload moved only up to this length, and the answer says so.
+    Short {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Only these parts of its payload moved, and the answer claims all.
+    Torn {
+        /// Half-open byte spans of the payload.
+        arrived: Vec<[u64; 2]>,
+    },
+    /// These bits of its payload flipped: bit `n` is bit `n % 8` of byte `n / 8`.
+    Corrupt {
+        /// Ascending.
+        bits: Vec<u64>,
+    },
+    /// It is answered with a status that is not how its work ended.
+    Status {
+        /// How its work ended; absent: it was not run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worked: Option<Status>,
+    },
+    /// Its completion goes on as this many-th of those that were gathered, from 0.
+    Reordered {
+        /// Its place.
+        place: u16,
+        /// How many were gathered.
+        of: u16,
+    },
+    /// Its used element is published once more.
+    Duplicate,
+    /// The device writes these ranges although the used element is published.
+    LateTouch {
+        /// Guest physical.
+        ranges: Vec<GuestRange>,
+    },
+    /// The device writes a range that no request gave it.
+    RogueTouch {
+        /// Guest physical.
+        range: GuestRange,
+    },
+    /// Its completion raises no interrupt.
+    InterruptDropped,
+    /// The interrupt of its completion is put off.
+    InterruptCoalesced,
+    /// An interrupt without a cause was raised.
+    InterruptSpurious,
+    /// Configuration change interrupts without a change were raised.
+    ConfigChanges {
+        /// How many.
+        count: u32,
+    },
+    /// The device asked for a reset (DEVICE_NEEDS_RESET) and stopped.
+    NeedsReset,
+}
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -250,6 +311,15 @@ pub enum EventKind {
         rule: String,
         point: Point,
         action: String,
+    },
+    /// A rule's fault is about to take effect: what the guest does about it has a greater number.
+    FaultActed { request: RequestId, fault: Fault },
+    /// A late or rogue touch has ended: the device touches nothing of it any more.
+    FaultTouchEnded { request: RequestId },
+    /// The plan was replaced by one with these rules; these of the old one never matched.
+    PlanReplaced {
+        rules: Vec<String>,
+        unmatched: Vec<String>,
     },
     /// The request waits.
     Parked {
@@ -362,6 +432,89 @@ impl GuestRange {
             && other.len > 0
             && self.addr < other.addr.saturating_add(other.len)
             && other.addr < self.addr.saturating_add(self.len)
+    }
+}
+
+impl Status {
+    /// What is written into guest memory.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Ioerr => 1,
+            Self::Unsupp => 2,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// The status of a number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Ok,
+            1 => Self::Ioerr,
+            2 => Self::Unsupp,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Ok => serializer.serialize_str("ok"),
+            Self::Ioerr => serializer.serialize_str("ioerr"),
+            Self::Unsupp => serializer.serialize_str("unsupp"),
+            Self::Other(code) => serializer.serialize_u8(*code),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+struct StatusVisitor;
+
+impl de::Visitor<'_> for StatusVisitor {
+    type Value = Status;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`ok`, `ioerr`, `unsupp` or a number from 0 to 255")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Status, E> {
+        match word {
+            "ok" => Ok(Status::Ok),
+            "ioerr" => Ok(Status::Ioerr),
+            "unsupp" => Ok(Status::Unsupp),
+            _ => Err(E::unknown_variant(word, &["ok", "ioerr", "unsupp"])),
+        }
+    }
+
+    fn visit_u64<E: de::Error>(self, code: u64) -> Result<Status, E> {
+        let code = u8::try_from(code);
+        let wrong = |_| E::invalid_value(de::Unexpected::Other("a greater number"), &self);
+        code.map(Status::from_code).map_err(wrong)
+    }
+
+    fn visit_i64<E: de::Error>(self, code: i64) -> Result<Status, E> {
+        let code = u8::try_from(code);
+        let wrong = |_| E::invalid_value(de::Unexpected::Other("a number out of range"), &self);
+        code.map(Status::from_code).map_err(wrong)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ok => f.write_str("ok"),
+            Self::Ioerr => f.write_str("ioerr"),
+            Self::Unsupp => f.write_str("unsupp"),
+            Self::Other(code) => write!(f, "status {code}"),
+        }
     }
 }
 

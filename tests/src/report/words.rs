@@ -1,7 +1,8 @@
 //! Events in plain words, for the evidence tables and the pictures.
 
 use pincushion_devices::trace::event::{
-    Direction, Event, EventKind, HoldEnd, Moment, Operation, Point, ReleaseCause, Status, Until,
+    Direction, Event, EventKind, Fault, HoldEnd, Moment, Operation, Point, ReleaseCause, Status,
+    Until,
 };
 
 pub(super) use crate::timeline::short as request;
@@ -32,6 +33,8 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::HoldOpened { request: id, .. }
         | EventKind::PayloadHashed { request: id, .. }
         | EventKind::FaultApplied { request: id, .. }
+        | EventKind::FaultActed { request: id, .. }
+        | EventKind::FaultTouchEnded { request: id }
         | EventKind::Parked { request: id, .. }
         | EventKind::Released { request: id, .. }
         | EventKind::TouchBegan { request: id }
@@ -53,6 +56,7 @@ pub(super) fn actor(event: &Event) -> String {
         EventKind::StepSent { .. }
         | EventKind::Fact { .. }
         | EventKind::GateOpened { .. }
+        | EventKind::PlanReplaced { .. }
         | EventKind::RuleUnmatched { .. } => "scenario".to_owned(),
         EventKind::LogOpened { .. }
         | EventKind::BootBegan { .. }
@@ -91,6 +95,11 @@ pub(super) fn event(event: &Event) -> String {
             format!("payload hashed at {}: {hash}", moment(*when))
         }
         EventKind::FaultApplied { rule, action, .. } => format!("rule \"{rule}\": {action}"),
+        EventKind::FaultActed { fault: what, .. } => format!("fault: {}", fault(what)),
+        EventKind::FaultTouchEnded { .. } => "fault: has stopped touching the frame".to_owned(),
+        EventKind::PlanReplaced { rules, .. } => {
+            format!("the plan was replaced by one of {} rules", rules.len())
+        }
         EventKind::Parked { until: what, .. } => format!("parked {}", until(what)),
         EventKind::Released { by, .. } => format!("released {}", cause(by)),
         EventKind::TouchBegan { .. } => "begins to touch the page".to_owned(),
@@ -123,6 +132,38 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::MachineEnded { how, detail } => format!("the machine ended: {how} {detail}")
             .trim_end()
             .to_owned(),
+    }
+}
+
+/// A fault that the plan wanted.
+fn fault(fault: &Fault) -> String {
+    match fault {
+        Fault::Short { bytes } => format!("only {bytes} bytes move, and the answer says so"),
+        Fault::Torn { arrived } => {
+            let pieces: Vec<String> = arrived
+                .iter()
+                .map(|[from, to]| format!("{from}-{to}"))
+                .collect();
+            format!("only bytes {} move", pieces.join(" "))
+        }
+        Fault::Corrupt { bits } => format!("{} bits flip", bits.len()),
+        Fault::Status { worked: Some(how) } => {
+            format!("answered otherwise than it ended, which was {how}")
+        }
+        Fault::Status { worked: None } => "answered without being run".to_owned(),
+        Fault::Reordered { place, of } => format!("completed as number {place} of {of}, from 0"),
+        Fault::Duplicate => "completed twice".to_owned(),
+        Fault::LateTouch { .. } => "the device writes the page although it gave it back".to_owned(),
+        Fault::RogueTouch { range } => {
+            format!("the device writes {:#x}, which nobody gave", range.addr)
+        }
+        Fault::InterruptDropped => "its interrupt is dropped".to_owned(),
+        Fault::InterruptCoalesced => "its interrupt is put off".to_owned(),
+        Fault::InterruptSpurious => "an interrupt without a cause".to_owned(),
+        Fault::ConfigChanges { count } => {
+            format!("{count} configuration changes in which nothing changed")
+        }
+        Fault::NeedsReset => "the device asks for a reset".to_owned(),
     }
 }
 
@@ -198,6 +239,7 @@ fn status(status: Status) -> &'static str {
         Status::Ok => "ok",
         Status::Ioerr => "I/O error",
         Status::Unsupp => "unsupported",
+        Status::Other(_) => "a status that the specification does not know",
     }
 }
 

@@ -8,7 +8,7 @@ use pincushion_devices::trace::event::{
 };
 
 use super::history::{Overlap, PageOwner, Timeline};
-use super::request::{Applied, Executed, Hashed, Hold, Index, Park, Request, Span, Stamp};
+use super::request::{Applied, Executed, Hashed, Hold, Index, Misdeed, Park, Request, Span, Stamp};
 
 impl Timeline {
     /// Events of requests. Whether they fit what was before.
@@ -37,6 +37,8 @@ impl Timeline {
             EventKind::TouchEnded { request } => return self.touch_ended(at, request),
             EventKind::PayloadHashed { request, .. }
             | EventKind::FaultApplied { request, .. }
+            | EventKind::FaultActed { request, .. }
+            | EventKind::FaultTouchEnded { request }
             | EventKind::Parked { request, .. }
             | EventKind::Released { request, .. }
             | EventKind::Executed { request, .. }
@@ -56,6 +58,7 @@ impl Timeline {
             | EventKind::GuestMistake { .. }
             | EventKind::GateOpened { .. }
             | EventKind::RuleUnmatched { .. }
+            | EventKind::PlanReplaced { .. }
             | EventKind::StepBegan { .. }
             | EventKind::StepEnded { .. }
             | EventKind::StepSent { .. }
@@ -96,6 +99,7 @@ impl Timeline {
             hashes: Vec::new(),
             applied: Vec::new(),
             planted: Vec::new(),
+            faults: Vec::new(),
             executed: None,
             used: None,
         });
@@ -280,6 +284,17 @@ fn passed(request: &mut Request, at: Stamp, kind: &EventKind) -> bool {
             return request.used.replace((at, *status)).is_none();
         }
         EventKind::PlantedFault { planted, .. } => request.planted.push((at, *planted)),
+        EventKind::FaultActed { fault, .. } => request.faults.push(Misdeed {
+            fault: fault.clone(),
+            span: Span::open(at),
+        }),
+        EventKind::FaultTouchEnded { .. } => {
+            let mut misdeeds = request.faults.iter_mut().rev();
+            let Some(misdeed) = misdeeds.find(|misdeed| misdeed.touches_now()) else {
+                return false;
+            };
+            misdeed.span.ended = Some(at);
+        }
         _ => return false,
     }
     true

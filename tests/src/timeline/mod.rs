@@ -20,5 +20,7 @@ pub use fact::{
 };
 pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
 pub use reader::{ReadError, Reader};
-pub use request::{Applied, Executed, Hashed, Hold, Index, Park, Request, Span, Stamp, short};
+pub use request::{
+    Applied, Executed, Hashed, Hold, Index, Misdeed, Park, Request, Span, Stamp, short,
+};
 pub use step::Step;

@@ -1,7 +1,7 @@
 //! The life of one request, as the log tells it.
 
 use pincushion_devices::trace::event::{
-    Direction, GuestRange, HoldEnd, HoldId, Moment, Operation, PageHash, Planted, Point,
+    Direction, Fault, GuestRange, HoldEnd, HoldId, Moment, Operation, PageHash, Planted, Point,
     ReleaseCause, RequestId, Status, Until,
 };
 
@@ -105,6 +105,27 @@ pub struct Applied {
     pub action: String,
 }
 
+/// Something that the device did wrong because the plan wanted it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misdeed {
+    /// What.
+    pub fault: Fault,
+    /// When; only a late or rogue touch has an end.
+    pub span: Span,
+}
+
+impl Misdeed {
+    /// Whether it is a touch that has not ended.
+    #[must_use]
+    pub fn touches_now(&self) -> bool {
+        let touches = matches!(
+            self.fault,
+            Fault::LateTouch { .. } | Fault::RogueTouch { .. }
+        );
+        touches && self.span.ended.is_none()
+    }
+}
+
 /// How the operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
@@ -145,6 +166,8 @@ pub struct Request {
     pub applied: Vec<Applied>,
     /// What a self-test planted in it.
     pub planted: Vec<(Stamp, Planted)>,
+    /// What the device did wrong because the plan wanted it, in order.
+    pub faults: Vec<Misdeed>,
     /// How the operation ended.
     pub executed: Option<Executed>,
     /// When the used element became visible, and the status in it.
