@@ -44,7 +44,7 @@ impl fmt::Display for Holder {
 ///
 /// # Errors
 /// [`OpenError::Locked`] if somebody else has it.
-pub(super) fn lock_image(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
+pub(crate) fn lock_image(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
     let operation = if read_only {
         FlockOperation::NonBlockingLockShared
     } else {
@@ -68,7 +68,7 @@ pub(super) fn lock_image(file: &File, path: &Path, read_only: bool) -> Result<()
 }
 
 /// Gives the lock back, whoever else has the descriptor.
-pub(super) fn unlock_image(file: &File) {
+pub(crate) fn unlock_image(file: &File) {
     // At worst it ends with the last descriptor.
     let _ = flock(file, FlockOperation::Unlock);
 }

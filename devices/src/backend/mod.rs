@@ -23,6 +23,7 @@ pub use error::OpenError;
 pub use file::FileDisk;
 pub use image::FileOptions;
 pub use lock::Holder;
+pub(crate) use lock::{lock_image, unlock_image};
 pub use memory::MemoryDisk;
 pub use open::{DiskOptions, Engine, open_disk};
 pub use uring::UringDisk;
