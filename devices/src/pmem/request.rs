@@ -94,6 +94,7 @@ impl Logic for PmemLogic {
         let ret: i32 = match status {
             Status::Ok => 0,
             Status::Ioerr | Status::Unsupp => -1,
+            Status::Other(code) => i32::from(code),
         };
         for (byte, addr) in ret.to_le_bytes().into_iter().zip(request.answer) {
             memory.write_obj(byte, GuestAddress(addr))?;
