@@ -1,6 +1,6 @@
 //! Counts, per guest frame and direction, how many requests of a device hold it.
 //!
-//! Each device has a [`Shard`], which only it writes (under the device's lock), so a hold costs a plain load, add and
+//! Each queue of a device has a [`Shard`], which only it writes (under the queue's lock), so a hold costs a plain load, add and
 //! store per frame and no locked instruction. Anybody may read. A frame's counters are made when its neighbourhood is
 //! first held, so a large guest commits no memory.
 //!
@@ -9,7 +9,7 @@
 //! that comes before the used index.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use crate::trace::event::{Direction, FRAME_SIZE, GuestRange, HoldId};
 
@@ -29,18 +29,19 @@ type Counters = [AtomicU64; 4096];
 /// All shards of a machine.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    shards: RwLock<Vec<Arc<Table>>>,
+    shards: RwLock<Vec<Weak<Table>>>,
     next_shard: AtomicU64,
 }
 
-/// The counters of one device, as everybody sees them.
+/// The counters of one shard, as everybody sees them.
 #[derive(Debug)]
 struct Table {
     device: String,
     neighbourhoods: Box<[OnceLock<Box<Counters>>]>,
 }
 
-/// The right to hold frames for one device. Made anew at each activation.
+/// The right to hold frames for one queue of a device. Made anew at each activation; the ledger forgets it when it is
+/// dropped.
 #[derive(Debug)]
 pub struct Shard {
     table: Arc<Table>,
@@ -60,8 +61,7 @@ pub struct Held {
 }
 
 impl Ledger {
-    /// The shard of a device, for frames below `frames`. It replaces an earlier shard of that device, which must hold
-    /// nothing any more.
+    /// A shard of a device, for frames below `frames`; each of its queues has one.
     #[must_use]
     pub fn shard(&self, device: &str, frames: u64) -> Shard {
         let number = self.next_shard.fetch_add(1, Ordering::Relaxed);
@@ -72,8 +72,8 @@ impl Ledger {
             neighbourhoods: (0..count).map(|_| OnceLock::new()).collect(),
         });
         let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-        shards.retain(|other| other.device != device);
-        shards.push(table.clone());
+        shards.retain(|other| other.strong_count() > 0);
+        shards.push(Arc::downgrade(&table));
         Shard {
             table,
             next_hold: number * HOLDS_PER_SHARD + 1,
@@ -84,36 +84,54 @@ impl Ledger {
     /// Which devices hold a frame now.
     #[must_use]
     pub fn holders(&self, frame: u64) -> Vec<Held> {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        let held = shards.iter().map(|table| table.held(frame));
-        held.filter(|held| held.to_device + held.from_device > 0)
-            .collect()
+        let mut holders: Vec<Held> = Vec::new();
+        for table in self.tables() {
+            let count = table.count(frame);
+            if count == 0 {
+                continue;
+            }
+            let (to_device, from_device) = (low(count), low(count >> 32));
+            match holders.iter_mut().find(|held| held.device == table.device) {
+                Some(held) => {
+                    held.to_device += to_device;
+                    held.from_device += from_device;
+                }
+                None => holders.push(Held {
+                    device: table.device.clone(),
+                    to_device,
+                    from_device,
+                }),
+            }
+        }
+        holders
     }
 
     /// Whether any device holds a frame now.
     #[must_use]
     pub fn is_held(&self, frame: u64) -> bool {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        shards.iter().any(|table| table.count(frame) != 0)
+        self.tables().iter().any(|table| table.count(frame) != 0)
     }
 
     /// Whether `device` holds one of these frames now, not counting one hold over `own` ranges.
     #[must_use]
     pub fn shares_frame(&self, device: &str, ranges: &[GuestRange], own: &[GuestRange]) -> bool {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(table) = shards.iter().find(|table| table.device == device) else {
-            return false;
-        };
+        let mut tables = self.tables();
+        tables.retain(|table| table.device == device);
         let own_count = |frame| {
             own.iter()
                 .flat_map(|range| range.frames())
                 .filter(|f| *f == frame)
                 .count() as u64
         };
-        ranges
-            .iter()
-            .flat_map(|range| range.frames())
-            .any(|frame| sum(table.count(frame)) > own_count(frame))
+        ranges.iter().flat_map(|range| range.frames()).any(|frame| {
+            let holds: u64 = tables.iter().map(|table| sum(table.count(frame))).sum();
+            holds > own_count(frame)
+        })
+    }
+
+    fn tables(&self) -> Vec<Arc<Table>> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -253,15 +271,6 @@ impl Table {
         let counters = self.get(frame / NEIGHBOURS);
         counters.map_or(0, |counters| counters[place(frame)].load(Ordering::Acquire))
     }
-
-    fn held(&self, frame: u64) -> Held {
-        let count = self.count(frame);
-        Held {
-            device: self.device.clone(),
-            to_device: low(count),
-            from_device: low(count >> 32),
-        }
-    }
 }
 
 #[cold]
@@ -327,6 +336,28 @@ mod tests {
         write.complete(&mut b, &[range(0x2000, 0x1000)]);
         assert!(!ledger.is_held(2));
         assert_eq!((a.open_holds(), b.open_holds()), (0, 0));
+    }
+
+    #[test]
+    fn queues_of_one_device_count_each_by_itself_and_are_told_as_one() {
+        let ledger = Ledger::default();
+        let mut first = ledger.shard("a", 64);
+        let mut second = ledger.shard("a", 64);
+        let page = [range(0x2000, 0x1000)];
+        let read = first.open(Direction::FromDevice, &page);
+        let write = second.open(Direction::ToDevice, &page);
+        assert_ne!(read.id(), write.id());
+        assert!(ledger.shares_frame("a", &page, &page));
+        let [held] = &ledger.holders(2)[..] else {
+            panic!("one device holds it");
+        };
+        assert_eq!((held.to_device, held.from_device), (1, 1));
+
+        read.complete(&mut first, &page);
+        drop(first);
+        assert!(ledger.is_held(2), "the other queue holds it");
+        write.complete(&mut second, &page);
+        assert!(!ledger.is_held(2));
     }
 
     #[test]
