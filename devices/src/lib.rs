@@ -20,6 +20,7 @@ pub mod memory;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod mock;
 pub mod pmem;
+pub mod net;
 pub mod queue;
 pub mod toml_error;
 pub mod trace;

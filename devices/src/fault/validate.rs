@@ -161,9 +161,20 @@ impl Rule {
 
     fn problem_with_operation(&self) -> Option<&'static str> {
         let frameless = match self.operation {
-            None | Some(Operation::Read | Operation::Write | Operation::GetId) => false,
+            None
+            | Some(
+                Operation::Read
+                | Operation::Write
+                | Operation::GetId
+                | Operation::Transmit
+                | Operation::Receive,
+            ) => false,
             Some(
-                Operation::Flush | Operation::Discard | Operation::WriteZeroes | Operation::Unknown,
+                Operation::Flush
+                | Operation::Discard
+                | Operation::WriteZeroes
+                | Operation::Control
+                | Operation::Unknown,
             ) => true,
         };
         let same_frame = matches!(self.hold, Some(HoldUntil::SameFrame(_)));

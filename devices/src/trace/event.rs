@@ -76,6 +76,12 @@ pub enum Operation {
     WriteZeroes,
     /// VIRTIO_BLK_T_GET_ID.
     GetId,
+    /// A frame of a network card, to be sent.
+    Transmit,
+    /// A buffer for a frame that a network card receives; in flight from the moment it is posted.
+    Receive,
+    /// A command in a network card's control queue.
+    Control,
     /// Anything else that was asked for.
     Unknown,
 }
@@ -365,6 +371,15 @@ pub enum EventKind {
         what: String,
         answer: String,
     },
+    /// A network card lost a frame that came in: no posted buffer had room for it.
+    FrameDropped {
+        device: String,
+        queue: u16,
+        bytes: u64,
+        why: String,
+    },
+    /// The link of a network card went up or down.
+    LinkChanged { device: String, up: bool },
     /// A part of the machine misbehaves because a self-test planted it.
     PlantedFault {
         request: RequestId,
