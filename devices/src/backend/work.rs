@@ -75,7 +75,9 @@ pub struct Transfer {
     pub token: u64,
     /// What to do.
     pub work: Work,
-    /// First byte on the disk, checked by the device against the capacity; 0 where there is no place.
+    /// First byte on the disk, checked by the device against the capacity; 0 where there is no place. For a [`Work::Transmit`] it is a word
+    /// from the device to its backend. In a finished [`Work::Receive`] it says how many of the completions that come next belong
+    /// to the same message: the guest is given all of them at once, or none.
     pub offset: u64,
     /// Length in bytes; equals the sum of the buffers where there is a payload.
     pub len: u64,

@@ -56,7 +56,10 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         if parts.next().is_some() {
@@ -118,7 +121,9 @@ impl NetConfig {
     pub(super) fn defect(&self) -> Option<String> {
         if !self.queue_size.is_power_of_two() || self.queue_size > 1 << 15 {
             let size = self.queue_size;
-            return Some(format!("queue size {size} is not a power of two up to 32768"));
+            return Some(format!(
+                "queue size {size} is not a power of two up to 32768"
+            ));
         }
         if self.pairs == 0 || self.pairs > MAX_PAIRS {
             let pairs = self.pairs;
@@ -216,8 +221,16 @@ mod tests {
     fn an_address_is_six_pairs_and_not_of_a_group() {
         let mac: Mac = "52:50:0a:ff:00:01".parse().unwrap();
         assert_eq!(mac.to_string(), "52:50:0a:ff:00:01");
-        for text in ["", "52:50:0a:ff:00", "52:50:0a:ff:00:01:02", "5:50:0a:ff:00:01"] {
-            assert!(text.parse::<Mac>().unwrap_err().contains("six pairs"), "{text}");
+        for text in [
+            "",
+            "52:50:0a:ff:00",
+            "52:50:0a:ff:00:01:02",
+            "5:50:0a:ff:00:01",
+        ] {
+            assert!(
+                text.parse::<Mac>().unwrap_err().contains("six pairs"),
+                "{text}"
+            );
         }
         let said = "01:00:5e:00:00:01".parse::<Mac>().unwrap_err();
         assert!(said.contains("group address"), "{said}");

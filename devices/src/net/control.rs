@@ -41,9 +41,14 @@ pub struct Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
     /// One of the modes of the class `VIRTIO_NET_CTRL_RX`.
-    Mode { which: u8, on: bool },
+    Mode {
+        which: u8,
+        on: bool,
+    },
     /// So many entries in both address tables together.
-    Table { addresses: u32 },
+    Table {
+        addresses: u32,
+    },
     Address(Mac),
     Pairs(u16),
 }
@@ -82,7 +87,9 @@ impl Controlling {
             {
                 let pairs = u16::from_le_bytes([*low, *high]);
                 if pairs == 0 || pairs > self.most_pairs {
-                    return Err(mistake("a number of queue pairs that the card does not have"));
+                    return Err(mistake(
+                        "a number of queue pairs that the card does not have",
+                    ));
                 }
                 Ok(Command::Pairs(pairs))
             }
@@ -202,7 +209,9 @@ fn ack_place(writable: &[Segment], memory: &GuestMemoryMmap<()>) -> Result<u64, 
     }
     let mut parts = Vec::new();
     ranges(writable, memory, &mut parts)?;
-    let first = parts.first().ok_or("a command has no place for its answer")?;
+    let first = parts
+        .first()
+        .ok_or("a command has no place for its answer")?;
     Ok(first.addr)
 }
 

@@ -48,6 +48,7 @@ impl NetDevice {
             kind: "virtio-net".to_owned(),
             fetch: config.fetch,
             capacity_bytes: 0,
+            region: None,
         });
         let options = Options {
             fetch: config.fetch,
@@ -62,7 +63,14 @@ impl NetDevice {
             let (rx, tx) = (2 * pair, 2 * pair + 1);
             let side = ReceiveSide::new(name, rx, receiver, link.clone(), context.clone())?;
             let (side, context) = (Box::new(side), context.clone());
-            queues.add(Handler::new(name, rx, Receiving, side, context.clone(), options)?);
+            queues.add(Handler::new(
+                name,
+                rx,
+                Receiving,
+                side,
+                context.clone(),
+                options,
+            )?);
             let side = Box::new(TransmitSide::new(sender, link.clone()));
             let logic = Transmitting::new(link.clone(), config.longest_frame());
             queues.add(Handler::new(name, tx, logic, side, context, options)?);
@@ -71,7 +79,14 @@ impl NetDevice {
         let port = Arc::new(Mutex::new(port));
         let logic = Controlling::new(link.clone(), config.pairs, port.clone());
         let index = 2 * config.pairs;
-        queues.add(Handler::new(name, index, logic, Box::new(NoWork), context, options)?);
+        queues.add(Handler::new(
+            name,
+            index,
+            logic,
+            Box::new(NoWork),
+            context,
+            options,
+        )?);
         Ok(Self {
             queue_sizes: vec![config.queue_size; usize::from(index) + 1],
             offloads,

@@ -28,7 +28,20 @@ impl Header {
     /// Reads one as it lies in memory.
     #[must_use]
     pub fn parse(bytes: [u8; LEN]) -> Self {
-        let [flags, gso_type, _, _, size0, size1, start0, start1, offset0, offset1, _, _] = bytes;
+        let [
+            flags,
+            gso_type,
+            _,
+            _,
+            size0,
+            size1,
+            start0,
+            start1,
+            offset0,
+            offset1,
+            _,
+            _,
+        ] = bytes;
         Self {
             flags,
             gso_type,
@@ -64,7 +77,16 @@ impl Header {
     /// The reverse of [`Self::word`].
     #[must_use]
     pub fn from_word(word: u64) -> Self {
-        let [flags, gso_type, size0, size1, start0, start1, offset0, offset1] = word.to_le_bytes();
+        let [
+            flags,
+            gso_type,
+            size0,
+            size1,
+            start0,
+            start1,
+            offset0,
+            offset1,
+        ] = word.to_le_bytes();
         Self {
             flags,
             gso_type,

@@ -230,7 +230,11 @@ mod tests {
         assert!(refusal(&[]).contains("at byte 0"));
         let mut raw_ip = good.clone();
         raw_ip[20..24].copy_from_slice(&101_u32.to_be_bytes());
-        assert!(refusal(&raw_ip).contains("not ETHERNET"), "{}", refusal(&raw_ip));
+        assert!(
+            refusal(&raw_ip).contains("not ETHERNET"),
+            "{}",
+            refusal(&raw_ip)
+        );
         assert!(refusal(&capture(&[&[1; 13]])).contains("13 bytes"));
     }
 }

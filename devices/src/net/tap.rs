@@ -36,7 +36,9 @@ pub enum TapError {
         way_out: String,
     },
     /// The kernel has no taps, or hides them.
-    #[error("cannot open /dev/net/tun: load the module `tun` (`modprobe tun`), or make the node in a container")]
+    #[error(
+        "cannot open /dev/net/tun: load the module `tun` (`modprobe tun`), or make the node in a container"
+    )]
     NoDevice(#[source] io::Error),
     /// It belongs to somebody else.
     #[error("tap `{name}` may not be used by this user; give it to them as root: {way_out}")]
@@ -57,7 +59,9 @@ pub enum TapError {
         way_out: String,
     },
     /// The interface is no tap, or its queues do not fit.
-    #[error("`{name}` is no tap for {pairs} queue pair(s); remove it and make it as root: {way_out}")]
+    #[error(
+        "`{name}` is no tap for {pairs} queue pair(s); remove it and make it as root: {way_out}"
+    )]
     WrongKind {
         /// Which.
         name: String,
@@ -105,7 +109,9 @@ impl Tap {
     pub fn open(name: &str, pairs: u16) -> Result<Self, TapError> {
         let possible = !name.is_empty()
             && name.len() <= tun::LONGEST_NAME
-            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if !possible {
             return Err(TapError::Name(name.to_owned()));
         }
@@ -244,13 +250,18 @@ mod tests {
     fn a_tap_that_is_not_there_is_refused_with_the_line_that_makes_it() {
         let said = Tap::open("pinno0", 1).unwrap_err().to_string();
         assert!(
-            said.contains("`ip tuntap add dev pinno0 mode tap user $USER && ip link set dev pinno0 up`"),
+            said.contains(
+                "`ip tuntap add dev pinno0 mode tap user $USER && ip link set dev pinno0 up`"
+            ),
             "{said}"
         );
         let said = Tap::open("pinno0", 2).unwrap_err().to_string();
         assert!(said.contains("multi_queue"), "{said}");
         for name in ["", "a/b", "far-too-long-a-name", "a b"] {
-            assert!(matches!(Tap::open(name, 1), Err(TapError::Name(_))), "{name}");
+            assert!(
+                matches!(Tap::open(name, 1), Err(TapError::Name(_))),
+                "{name}"
+            );
         }
     }
 

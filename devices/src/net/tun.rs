@@ -35,7 +35,11 @@ pub(super) fn open(name: &str, multi_queue: bool, header: usize) -> io::Result<F
         flags |= libc::IFF_MULTI_QUEUE;
     }
     let mut request = request(flags);
-    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(LONGEST_NAME)) {
+    for (place, byte) in request
+        .ifr_name
+        .iter_mut()
+        .zip(name.bytes().take(LONGEST_NAME))
+    {
         *place = byte.cast_signed();
     }
     // SAFETY: the kernel reads and writes one ifreq, which lives across the call.

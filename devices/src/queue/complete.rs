@@ -13,7 +13,7 @@ use super::logic::{Logic, Outcome};
 impl<L: Logic> Core<L> {
     /// Answers a request and gives its chain back.
     #[inline]
-    pub(super) fn complete(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+    pub(super) fn complete_alone(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
         let slot = queue.in_flight.slot(index);
         if let Some(copy) = slot.copy.take() {
             self.spare.copies.push(copy);

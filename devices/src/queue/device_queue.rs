@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::device::{Interrupt, Memory};
 use crate::hold::Shard;
 
+use super::group::Groups;
 use super::in_flight::InFlight;
 use super::ring::{Ring, RingBroken};
 
@@ -16,6 +17,8 @@ pub(super) struct DeviceQueue<R> {
     pub(super) ring: Ring,
     pub(super) in_flight: InFlight<R>,
     pub(super) shard: Shard,
+    /// Requests that end together.
+    pub(super) groups: Groups,
     /// Slots that may start, in order.
     pub(super) ready: Vec<u16>,
     /// Why nothing is popped any more.

@@ -51,6 +51,7 @@ impl<L: Logic> Core<L> {
         slot.request = parsed.request;
         slot.stage = 0;
         slot.moved = 0;
+        slot.group = None;
         slot.planted = None;
         slot.copy = None;
         slot.fetch = self.options.fetch;

@@ -44,6 +44,7 @@ use virtio_queue::Queue;
 
 use super::core::Core;
 use super::device_queue::DeviceQueue;
+use super::group::Groups;
 use super::in_flight::{InFlight, Step};
 use super::logic::Logic;
 use super::ring::{Ring, RingBroken};
@@ -122,14 +123,15 @@ impl<L: Logic> Handler<L> {
         })?;
         self.queue = Some(DeviceQueue {
             in_flight: InFlight::new(ring.size()),
-            shard: self
-                .core
-                .context
-                .ledger()
-                .shard(&self.core.name, frames(&memory)),
+            shard: self.core.context.ledger().shard(
+                &self.core.name,
+                self.core.queue,
+                frames(&memory),
+            ),
             memory,
             interrupt,
             ring,
+            groups: Groups::default(),
             ready: Vec::new(),
             broken: None,
             told_broken: false,

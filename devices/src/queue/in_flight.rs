@@ -93,6 +93,8 @@ pub(super) struct Slot<R> {
     pub(super) stage: u32,
     /// Bytes of payload that the backend has moved.
     pub(super) moved: u64,
+    /// Those that it is completed together with.
+    pub(super) group: Option<u64>,
     pub(super) status: Status,
     /// Answer with this instead of running.
     pub(super) refused: Option<Status>,
@@ -217,6 +219,7 @@ fn empty<R: Default>(index: u16) -> Slot<R> {
         hashes: Vec::new(),
         stage: 0,
         moved: 0,
+        group: None,
         status: Status::Ok,
         refused: None,
         planted: None,

@@ -17,6 +17,10 @@ use super::logic::{Chain, Segment};
 /// queue only by a guest mistake that drivers are known to make).
 const MIN_LONGEST_CHAIN: usize = 256;
 
+/// Bytes of the used ring before its elements, and of an element (virtio 1.2, 2.7.8).
+const USED_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
+
 /// The rings can not be used any more: only a reset helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RingBroken {
@@ -76,6 +80,10 @@ pub(super) struct Ring {
     longest_chain: usize,
     /// Used elements were published since the last decision on a notification.
     published: bool,
+    /// One of them was a group, of which virtio-queue has counted one element.
+    published_group: bool,
+    /// Used elements that are to be seen at once.
+    group: Option<Vec<(u16, u32)>>,
 }
 
 impl Ring {
@@ -93,6 +101,8 @@ impl Ring {
             longest_chain: usize::from(queue.size()).max(MIN_LONGEST_CHAIN),
             queue,
             published: false,
+            published_group: false,
+            group: None,
         })
     }
 
@@ -138,11 +148,42 @@ impl Ring {
         head: u16,
         written: u32,
     ) -> Result<(), RingBroken> {
+        if let Some(group) = &mut self.group {
+            group.push((head, written));
+            return Ok(());
+        }
         let near = near(memory, self.queue.used_ring())?;
         let used = self.queue.add_used(&near, head, written);
         used.map_err(|_| RingBroken::Memory)?;
         self.published = true;
         Ok(())
+    }
+
+    /// What is published from now on is seen at [`Self::end_group`], all at once.
+    pub(super) fn begin_group(&mut self) {
+        self.group = Some(Vec::new());
+    }
+
+    /// Publishes what came since [`Self::begin_group`]: all elements, then one store of the used index.
+    pub(super) fn end_group(&mut self, memory: &GuestMemoryMmap<()>) -> Result<(), RingBroken> {
+        let Some(mut group) = self.group.take() else {
+            return Ok(());
+        };
+        let Some((last_head, last_written)) = group.pop() else {
+            return Ok(());
+        };
+        let first = self.queue.next_used();
+        for (index, (head, written)) in (0..).zip(&group) {
+            let place = u64::from(first.wrapping_add(index) % self.queue.size());
+            let element = [u32::from(*head).to_le(), written.to_le()];
+            let addr = self.queue.used_ring() + USED_HEADER + USED_ELEMENT * place;
+            let put = memory.write_obj(element, GuestAddress(addr));
+            put.map_err(|_| RingBroken::Memory)?;
+        }
+        let before = u16::try_from(group.len()).unwrap_or(u16::MAX);
+        self.queue.set_next_used(first.wrapping_add(before));
+        self.published_group |= before > 0;
+        self.add_used(memory, last_head, last_written)
     }
 
     /// Asks the driver not to kick while the queue is being served anyway.
@@ -168,11 +209,13 @@ impl Ring {
         if !std::mem::take(&mut self.published) {
             return Ok(false);
         }
+        let certain = std::mem::take(&mut self.published_group);
         let wanted = self.queue.needs_notification(memory);
         let wanted = wanted.map_err(|_| RingBroken::Memory)?;
         // Without VIRTIO_F_EVENT_IDX the driver speaks through the flag, which virtio-queue does not read (virtio
         // 1.2, 2.7.7.2).
-        Ok(wanted && (self.queue.event_idx_enabled() || !self.interrupts_suppressed(memory)?))
+        Ok((wanted || certain)
+            && (self.queue.event_idx_enabled() || !self.interrupts_suppressed(memory)?))
     }
 
     fn interrupts_suppressed(&self, memory: &GuestMemoryMmap<()>) -> Result<bool, RingBroken> {

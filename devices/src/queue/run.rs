@@ -70,6 +70,10 @@ impl<L: Logic> Core<L> {
             .filter(|index| queue.in_flight.slot(*index).state() == State::Running);
         let index = running
             .expect("in flight: a backend completes each transfer once, and a reset drains it");
+        if completion.transfer.work == Work::Receive {
+            let group = queue.groups.joined(index, completion.transfer.offset);
+            queue.in_flight.slot(index).group = group;
+        }
         match self.touched(queue, completion) {
             Some(error) => self.failed(queue, index, &error),
             None => self.advance(queue, index),

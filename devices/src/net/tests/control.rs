@@ -12,7 +12,11 @@ fn command(bench: &mut Bench, bytes: &[u8]) -> u8 {
     let (at, ack) = (driver.data(0), driver.data(1));
     driver.put(at, bytes);
     driver.put(ack, &[0xee]);
-    driver.offer(&[readable(at, 2), readable(at + 2, bytes.len() - 2), writable(ack, 1)]);
+    driver.offer(&[
+        readable(at, 2),
+        readable(at + 2, bytes.len() - 2),
+        writable(ack, 1),
+    ]);
     assert_eq!(bench.control.serve()[0].len, 1);
     bench.control.driver.get(ack, 1)[0]
 }
@@ -30,7 +34,11 @@ fn modes_and_addresses_are_answered_and_remembered() {
     let table = [1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0];
     assert_eq!(command(&mut bench, &table), 0);
     assert_eq!(bench.link.state().mode.addresses, 1);
-    assert_eq!(command(&mut bench, &table[..12]), 1, "it is shorter than it says");
+    assert_eq!(
+        command(&mut bench, &table[..12]),
+        1,
+        "it is shorter than it says"
+    );
     assert_eq!(bench.mistakes().len(), 1);
 }
 

@@ -15,8 +15,14 @@ fn each_wrong_chain_is_a_mistake_and_comes_back() {
         (&[readable(at, 11)], "shorter than its header"),
         (&[readable(at, LEN)], "or empty"),
         (&[readable(at, LEN), writable(at, 60)], "may write"),
-        (&[readable(at, LEN), readable(outside, 60)], "not in guest memory"),
-        (&[readable(u64::MAX - 3, LEN), readable(at, 60)], "not in guest memory"),
+        (
+            &[readable(at, LEN), readable(outside, 60)],
+            "not in guest memory",
+        ),
+        (
+            &[readable(u64::MAX - 3, LEN), readable(at, 60)],
+            "not in guest memory",
+        ),
         (&[readable(at, 0), readable(at, 0)], "or empty"),
     ];
     for (chain, expected) in wrong {
@@ -30,7 +36,10 @@ fn each_wrong_chain_is_a_mistake_and_comes_back() {
         (&[readable(at, 2048)], "may not write"),
         (&[writable(at, LEN)], "no room"),
         (&[writable(at, 0)], "no room"),
-        (&[writable(at, 60), writable(outside, 60)], "not in guest memory"),
+        (
+            &[writable(at, 60), writable(outside, 60)],
+            "not in guest memory",
+        ),
     ];
     for (chain, expected) in wrong {
         bench.rx.driver.offer(chain);

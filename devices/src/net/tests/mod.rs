@@ -110,7 +110,9 @@ impl Bench {
         let (at, body) = (self.tx.driver.data(place), self.tx.driver.data(place + 1));
         self.tx.driver.put(at, header);
         self.tx.driver.put(body, frame);
-        self.tx.driver.offer(&[readable(at, header.len()), readable(body, frame.len())])
+        self.tx
+            .driver
+            .offer(&[readable(at, header.len()), readable(body, frame.len())])
     }
 
     /// Posts a receive buffer of `len` bytes at a frame of the driver's; returns its address.
@@ -133,7 +135,10 @@ impl Bench {
             EventKind::GuestMistake { what, .. } => Some(what.clone()),
             _ => None,
         };
-        events.iter().filter_map(|event| mistake(&event.kind)).collect()
+        events
+            .iter()
+            .filter_map(|event| mistake(&event.kind))
+            .collect()
     }
 
     fn count(&self, wanted: impl Fn(&EventKind) -> bool) -> usize {
