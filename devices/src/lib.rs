@@ -19,8 +19,8 @@ pub mod interrupt;
 pub mod memory;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod mock;
-pub mod pmem;
 pub mod net;
+pub mod pmem;
 pub mod queue;
 pub mod toml_error;
 pub mod trace;

@@ -12,8 +12,9 @@ use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::{Plan, PlanError};
 use pincushion_devices::trace::{JsonLines, Tracer};
 
-use crate::config::{BlkConfig, DiskBackend, VmConfig};
+use crate::config::{BlkConfig, DiskBackend, NetConfig, VmConfig};
 use crate::machine::MachineConfig;
+use crate::net::{self, NetError};
 
 /// What a machine's devices share, and the devices.
 pub struct Assembly {
@@ -72,6 +73,9 @@ pub enum AssemblyError {
         /// Why.
         source: std::io::Error,
     },
+    /// A network card.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The plan has a rule that cannot be meant.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -117,6 +121,7 @@ impl Assembly {
             .blk
             .iter()
             .map(|blk| device(blk, &context))
+            .chain(config.net.iter().map(|net| card(net, &context)))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             tracer,
@@ -138,6 +143,11 @@ fn device(config: &BlkConfig, context: &Context) -> Result<SharedDevice, Assembl
     let device = BlkDevice::new(blk, disk, context.clone())
         .map_err(|source| AssemblyError::Device { id, source })?;
     Ok(Arc::new(Mutex::new(device)))
+}
+
+fn card(config: &NetConfig, context: &Context) -> Result<SharedDevice, AssemblyError> {
+    let card = net::card(config, config.id.as_deref().unwrap_or_default(), context)?;
+    Ok(Arc::new(Mutex::new(card)))
 }
 
 fn open(config: &BlkConfig, id: &str) -> Result<Box<dyn Disk>, AssemblyError> {

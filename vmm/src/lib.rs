@@ -19,6 +19,7 @@ mod lock;
 pub mod machine;
 pub mod memory;
 pub mod nested;
+pub mod net;
 mod platform;
 pub mod region;
 pub mod signals;

@@ -195,10 +195,11 @@ impl Logic for Controlling {
         memory: &GuestMemoryMmap<()>,
     ) -> Result<u32, GuestMemoryError> {
         let ack = match outcome.status {
-            Status::Ok => VIRTIO_NET_OK,
-            Status::Ioerr | Status::Unsupp => VIRTIO_NET_ERR,
+            Status::Ok => VIRTIO_NET_OK.to_le_bytes()[0],
+            Status::Ioerr | Status::Unsupp => VIRTIO_NET_ERR.to_le_bytes()[0],
+            Status::Other(byte) => byte,
         };
-        memory.write_obj(ack.to_le_bytes()[0], GuestAddress(request.ack_addr))?;
+        memory.write_obj(ack, GuestAddress(request.ack_addr))?;
         Ok(1)
     }
 }

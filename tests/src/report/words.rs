@@ -48,6 +48,8 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::Activated { device, .. }
         | EventKind::DeviceReset { device, .. }
         | EventKind::Signalled { device, .. }
+        | EventKind::FrameDropped { device, .. }
+        | EventKind::LinkChanged { device, .. }
         | EventKind::GuestMistake { device, .. } => device.clone(),
         EventKind::StepBegan { .. }
         | EventKind::StepEnded { .. }
@@ -120,6 +122,11 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::GuestMistake { what, answer, .. } => {
             format!("the guest's mistake: {what}; answer: {answer}")
         }
+        EventKind::FrameDropped { bytes, why, .. } => {
+            format!("lost a frame of {bytes} bytes: {why}")
+        }
+        EventKind::LinkChanged { up: true, .. } => "the link is up".to_owned(),
+        EventKind::LinkChanged { up: false, .. } => "the link is down".to_owned(),
         EventKind::PlantedFault { planted, .. } => format!("planted fault: {planted:?}"),
         EventKind::GateOpened { gate } => format!("opened the gate \"{gate}\""),
         EventKind::RuleUnmatched { rule } => format!("rule \"{rule}\" never matched"),
@@ -189,6 +196,9 @@ pub(super) fn operation(operation: Operation) -> &'static str {
         Operation::Discard => "discard",
         Operation::WriteZeroes => "write-zeroes",
         Operation::GetId => "get-id",
+        Operation::Transmit => "transmit",
+        Operation::Receive => "receive",
+        Operation::Control => "control",
         Operation::Unknown => "unknown",
     }
 }

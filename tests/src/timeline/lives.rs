@@ -56,6 +56,8 @@ impl Timeline {
             | EventKind::DeviceReset { .. }
             | EventKind::Signalled { .. }
             | EventKind::GuestMistake { .. }
+            | EventKind::FrameDropped { .. }
+            | EventKind::LinkChanged { .. }
             | EventKind::GateOpened { .. }
             | EventKind::RuleUnmatched { .. }
             | EventKind::PlanReplaced { .. }

@@ -240,6 +240,9 @@ impl Request {
             Operation::Discard => "discard",
             Operation::WriteZeroes => "write-zeroes",
             Operation::GetId => "get-id",
+            Operation::Transmit => "transmit",
+            Operation::Receive => "receive buffer",
+            Operation::Control => "command",
             Operation::Unknown => "unknown request",
         };
         let id = short(&self.id);

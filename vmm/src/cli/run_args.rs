@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{BlkConfig, ConfigError, ConsoleTarget, OnReset, VmConfig, key_values, units};
+use crate::config::{
+    BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, VmConfig, key_values, units,
+};
 
 /// Options of `pincushion run`.
 #[derive(Debug, Default, Args)]
@@ -48,6 +50,9 @@ pub struct RunArgs {
     /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
+    /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N]; [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_net)]
+    net: Vec<NetConfig>,
 }
 
 impl RunArgs {
@@ -76,12 +81,18 @@ impl RunArgs {
         config.plan = self.plan.or(config.plan);
         config.events = self.events.or(config.events);
         config.blk.extend(self.blk);
+        config.net.extend(self.net);
         config.resolve()
     }
 }
 
 fn parse_blk(text: &str) -> Result<BlkConfig, String> {
     key_values::parse(text)
+}
+
+fn parse_net(text: &str) -> Result<NetConfig, String> {
+    let net: NetConfig = key_values::parse(text)?;
+    net.check().map(|()| net)
 }
 
 fn parse_on_reset(text: &str) -> Result<OnReset, String> {

@@ -5,10 +5,12 @@
 
 pub mod blk;
 pub mod key_values;
+pub mod net;
 pub mod units;
 mod vm;
 
 pub use blk::{BlkConfig, DiskBackend};
+pub use net::NetConfig;
 pub use vm::{ConfigError, ConsoleTarget, VmConfig};
 
 pub use crate::machine::OnReset;

@@ -7,6 +7,7 @@ use pincushion_devices::toml_error;
 use serde::{Deserialize, Serialize};
 
 use super::blk::BlkConfig;
+use super::net::NetConfig;
 use super::units;
 use crate::layout::MAX_VCPUS;
 use crate::machine::OnReset;
@@ -55,6 +56,9 @@ pub struct VmConfig {
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub blk: Vec<BlkConfig>,
+    /// Network cards, in the order in which the guest finds them.
+    #[serde(default)]
+    pub net: Vec<NetConfig>,
 }
 
 /// Where the guest's first serial port goes.
@@ -105,6 +109,7 @@ impl Default for VmConfig {
             plan: None,
             events: None,
             blk: Vec::new(),
+            net: Vec::new(),
         }
     }
 }
@@ -167,6 +172,23 @@ impl VmConfig {
             }
             if !names.insert(name.clone()) {
                 return wrong(format!("--blk id={name}: two disks have this name"));
+            }
+        }
+        for (index, net) in self.net.iter_mut().enumerate() {
+            let name = net.id.get_or_insert_with(|| format!("net{index}")).clone();
+            if name.is_empty()
+                || name.len() > 20
+                || !name.bytes().all(|byte| byte.is_ascii_graphic())
+            {
+                return wrong(format!(
+                    "--net id={name}: a name has 1 to 20 visible ASCII characters"
+                ));
+            }
+            if !names.insert(name.clone()) {
+                return wrong(format!("--net id={name}: another device has this name"));
+            }
+            if let Err(problem) = net.check() {
+                return wrong(format!("--net id={name}: {problem}"));
             }
         }
         Ok(self)
