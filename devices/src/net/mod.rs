@@ -16,6 +16,7 @@ pub mod config;
 mod control;
 mod device;
 pub mod header;
+pub mod lab;
 pub mod link;
 pub mod loopback;
 pub mod pattern;

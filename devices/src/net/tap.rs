@@ -245,6 +245,7 @@ impl Receiver for End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::lab;
 
     #[test]
     fn a_tap_that_is_not_there_is_refused_with_the_line_that_makes_it() {
@@ -263,6 +264,77 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// In a namespace and thread of its own; `None` with the reason printed where that is not possible.
+    fn in_a_lab<T: Send + 'static>(
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let thread = std::thread::spawn(|| {
+            if let Err(error) = lab::enter() {
+                eprintln!("skipped: no network namespace: {error}");
+                return None;
+            }
+            Some(work().unwrap())
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn a_tap_takes_frames_and_gives_those_of_the_host() {
+        let received = in_a_lab(|| {
+            lab::tap("pint0", 1)?;
+            let mut tap = Tap::open("pint0", 1).unwrap();
+            assert!(matches!(Tap::open("pint0", 1), Err(TapError::Busy { .. })));
+            let said = Tap::open("lo", 1).unwrap_err().to_string();
+            assert!(said.contains("`lo` is no tap"), "{said}");
+            tap.configure(1, 1 << VIRTIO_NET_F_GUEST_CSUM);
+            let (mut sender, mut receiver) = tap.pair(0)?;
+            // An ARP request for the host's address: the kernel answers it.
+            let mut arp = vec![0xff; 6];
+            arp.extend([0x52, 0x50, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+            arp.extend([0x52, 0x50, 0, 0, 0, 1, 10, 77, 0, 2, 0, 0, 0, 0, 0, 0]);
+            arp.extend(lab::ADDRESS.0.octets());
+            sender.send(Header::default(), &mut arp)?;
+            let mut frame = Vec::new();
+            // The host also says things of its own (neighbour discovery).
+            for _ in 0..100 {
+                let readable = rustix::event::PollFlags::IN;
+                let mut fds = [rustix::event::PollFd::new(&tap.queues[0].file, readable)];
+                let limit = rustix::event::Timespec {
+                    tv_sec: 5,
+                    tv_nsec: 0,
+                };
+                rustix::event::poll(&mut fds, Some(&limit))?;
+                let header = receiver.receive(&mut frame)?.expect("an answer within 5 s");
+                if frame[12..14] == [8, 6] {
+                    return Ok((header, frame));
+                }
+            }
+            panic!("100 frames and no answer");
+        });
+        if let Some((header, frame)) = received {
+            assert_eq!(header, Header::default());
+            assert_eq!(frame[20..22], [0, 2], "an ARP reply");
+            assert_eq!(frame[28..32], lab::ADDRESS.0.octets());
+        }
+    }
+
+    #[test]
+    fn a_tap_of_several_queues_opens_each_and_turns_them_on_and_off() {
+        in_a_lab(|| {
+            lab::tap("pint1", 4)?;
+            let mut tap = Tap::open("pint1", 4).unwrap();
+            for pairs in [1, 4, 2] {
+                tap.configure(pairs, 0);
+                let attached = tap.queues.iter().filter(|queue| queue.attached).count();
+                assert_eq!(attached, usize::from(pairs));
+            }
+            drop(tap);
+            let said = Tap::open("pint1", 1).unwrap_err().to_string();
+            assert!(said.contains("no tap for 1 queue pair"), "{said}");
+            Ok(())
+        });
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub const MAX_LINE: usize = 16 * 1024;
 pub const MAX_TRANSFER: u64 = 64 << 20;
 /// Most pages that one report of frames tells.
 pub const MAX_FRAMES: usize = 1024;
+/// Ethernet type of the frames of [`Step::PacketSend`]: the first one for local experiments (IEEE 802).
+pub const ETHER_TYPE: u16 = 0x88b5;
 /// Most bytes of a text value; a longer text is cut there and `truncated` is set.
 pub const MAX_TEXT: usize = 16 * 1024;
 
@@ -299,6 +301,82 @@ pub enum Step {
     Rebind { device: String },
     /// Finds the block device whose virtio serial (GET_ID) is this. Values: `path` (`/dev/vdb`), `bus` (`virtio1`).
     FindDisk { serial: String },
+    /// Finds the network interface with this address (`52:50:00:00:00:01`). Values: `interface` (`eth0`), `bus` (`virtio1`).
+    FindNet { mac: String },
+    /// Sets up a network interface: its longest packet, its address with prefix (`10.0.0.2/24`, without DHCP), up or down.
+    LinkSet {
+        interface: String,
+        #[serde(default)]
+        up: Option<bool>,
+        #[serde(default)]
+        address: Option<String>,
+        #[serde(default)]
+        mtu: Option<u32>,
+    },
+    /// ICMP echo requests, each waited for at most `limit_ms`. Values: `sent`, `received`.
+    Ping {
+        to: String,
+        #[serde(default = "one")]
+        count: u32,
+        #[serde(default = "ping_bytes")]
+        len: u64,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
+    /// Connects to a TCP server that sends back what it got, sends a pattern (at most [`MAX_TRANSFER`]), closes that direction and reads to the end;
+    /// each call at most `limit_ms`. Values: `sent`, `received`, `whole` (as many bytes came back), and as [`Step::ReadVerify`] `hash`,
+    /// `equal` and so on.
+    TcpEcho {
+        to: String,
+        len: u64,
+        pattern: Pattern,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
+    /// A packet socket on an interface, for whole frames of Ethernet type [`ETHER_TYPE`].
+    PacketOpen { interface: String, socket: String },
+    /// Broadcasts `count` frames of 14 bytes of header and `len` bytes of a pattern. Values: `sent`.
+    PacketSend {
+        socket: String,
+        len: u64,
+        pattern: Pattern,
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// Waits for `count` frames that came in, at most `limit_ms`. Values: `received`, `bytes`, `hash` (over all of them in order).
+    PacketReceive {
+        socket: String,
+        count: u32,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
+    /// Closes a packet socket.
+    PacketClose { socket: String },
+    /// An AF_XDP socket whose umem is a whole mapping, in frames of 4096 bytes (XDP_UMEM_REG): each page is pinned, FOLL_LONGTERM.
+    XdpOpen { map: String, socket: String },
+    /// Binds it to a queue of an interface, in copy mode.
+    XdpBind {
+        socket: String,
+        interface: String,
+        #[serde(default)]
+        queue: u32,
+    },
+    /// Sends `len` bytes of the umem, which lie in one frame: a whole Ethernet frame with its header.
+    XdpSend {
+        socket: String,
+        #[serde(default)]
+        offset: u64,
+        len: u64,
+    },
+    /// Waits until `count` of the sent pieces have come back (completion ring), at most `limit_ms`. Values: `completed`, `offsets`.
+    XdpWait {
+        socket: String,
+        count: u32,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
+    /// Closes it, whatever is under way.
+    XdpClose { socket: String },
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},
@@ -338,6 +416,14 @@ pub enum IoDirection {
 
 fn ten_seconds() -> u64 {
     10_000
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ping_bytes() -> u64 {
+    56
 }
 
 fn two() -> u32 {

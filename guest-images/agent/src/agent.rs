@@ -1,7 +1,7 @@
 //! What the agent's threads share: names of files, mappings, transfers, children and threads.
 
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pincushion_abi::Fault;
@@ -37,6 +37,10 @@ pub struct Names {
     pub aio: Table<(aio::Context, usize)>,
     /// The same by io_uring.
     pub uring: Table<crate::steps::uring::Submitted>,
+    /// Sockets for whole frames.
+    pub packets: Table<Arc<OwnedFd>>,
+    /// AF_XDP sockets.
+    pub xdp: Table<Arc<crate::sys::xdp::Socket>>,
     /// Forked children.
     pub children: Table<Arc<Child>>,
     /// Thread ids of the named threads.

@@ -13,6 +13,7 @@
 //! waited for. It judges nothing.
 
 mod await_event;
+mod cards;
 mod disks;
 mod host_checks;
 mod machine;

@@ -20,7 +20,7 @@ use super::stage::Stage;
 use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
-use super::{disks, host_checks};
+use super::{cards, disks, host_checks};
 use crate::rundir::RunDir;
 use crate::scenario::model::KernelFormat;
 use crate::scenario::{Scenario, Values, fill};
@@ -114,7 +114,9 @@ fn perform(
         .disks
         .iter()
         .map(|disk| disks::device(disk, &order.scratch, &context));
-    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let mut devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let (cards, links) = cards::make(scenario, &context)?;
+    devices.extend(cards);
     let ear = Ear {
         events: tracer.subscribe(),
         witness: Witness::default(),
@@ -138,6 +140,7 @@ fn perform(
         ear,
         machine,
         values,
+        links,
         last_id: 0,
         under_way: HashMap::new(),
         doing: "boot".into(),

@@ -19,7 +19,7 @@ use crate::scenario::{Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
 /// never ends is rare.
-const STEP_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// How long a guest may take to boot.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -30,6 +30,8 @@ pub(super) struct Stage<'a> {
     pub(super) ear: Ear,
     pub(super) machine: Booted,
     pub(super) values: Values,
+    /// The cables of the network cards.
+    pub(super) links: super::cards::Links,
     /// Number of the last step that was sent to the agent.
     pub(super) last_id: u32,
     /// Steps in threads of their own, by name.
@@ -88,6 +90,7 @@ impl Stage<'_> {
                 self.values.set(format!("bus.{}", disk.id), bus.clone());
             }
         }
+        self.find_cards()?;
         Ok(())
     }
 
@@ -101,6 +104,8 @@ impl Stage<'_> {
         } else if let Some(gate) = &step.gate {
             self.context.gates().open(gate);
             Ok(())
+        } else if let Some(link) = &step.link {
+            self.pull(link)
         } else if let Some(name) = &step.join {
             let sent = self
                 .under_way
@@ -143,7 +148,7 @@ impl Stage<'_> {
         }
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         act: Act,
         thread: Option<String>,
@@ -199,7 +204,7 @@ impl Stage<'_> {
         }
     }
 
-    fn answer(&mut self, sent: &Sent, limit: Duration) -> Result<Outcome, Trouble> {
+    pub(super) fn answer(&mut self, sent: &Sent, limit: Duration) -> Result<Outcome, Trouble> {
         let heard = self
             .ear
             .until(limit, |witness| witness.outcome(sent.id).cloned());

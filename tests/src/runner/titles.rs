@@ -28,6 +28,10 @@ pub(super) fn title(step: &Step) -> String {
     if let Some(gate) = &step.gate {
         return format!("open gate `{gate}`");
     }
+    if let Some(link) = &step.link {
+        let what = if link.up { "plug in" } else { "pull" };
+        return format!("{what} the cable of `{}`", link.net);
+    }
     if let Some(name) = &step.join {
         return format!("wait for `{name}`");
     }

@@ -44,6 +44,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
     }
     size(&scenario.vm.memory).map_err(|problem| whole(format!("vm.memory: {problem}")))?;
     check_disks(scenario)?;
+    check_nets(scenario)?;
     check_rules(scenario)?;
     check_steps(scenario)
 }
@@ -91,6 +92,25 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_nets(scenario: &Scenario) -> Result<(), Problem> {
+    for (index, net) in scenario.nets.iter().enumerate() {
+        let id = net.id.as_deref().unwrap_or_default();
+        let wrong = |problem: String| (Some(("net", index)), format!("net `{id}`: {problem}"));
+        if id.is_empty() || id.len() > 20 || !id.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(wrong("the id must be 1 to 20 letters and digits".into()));
+        }
+        let others = scenario.nets[..index]
+            .iter()
+            .filter_map(|net| net.id.as_deref());
+        let disks = scenario.disks.iter().map(|disk| disk.id.as_str());
+        if others.chain(disks).any(|other| other == id) {
+            return Err(wrong("there are two devices of this id".into()));
+        }
+        net.check().map_err(wrong)?;
+    }
+    Ok(())
+}
+
 fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
     for (index, rule) in scenario.rules.iter().enumerate() {
         let wrong = |problem: String| {
@@ -132,6 +152,13 @@ fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
 }
 
 fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
+    if scenario
+        .nets
+        .iter()
+        .any(|net| net.id.as_deref() == Some(id))
+    {
+        return Ok(());
+    }
     if scenario.disks.iter().any(|disk| disk.id == id) {
         return Ok(());
     }
@@ -158,7 +185,9 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
             check_names(scenario, step, &named).map_err(wrong)?;
         }
         if let Some(name) = &step.name {
-            if matches!(name.as_str(), "disk" | "bus" | "block" | "sectors") || name.contains('.') {
+            if matches!(name.as_str(), "disk" | "bus" | "block" | "net" | "sectors")
+                || name.contains('.')
+            {
                 return Err(wrong(format!(
                     "`{name}` is taken for the machine's own values; choose another name"
                 )));
@@ -184,7 +213,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     let acts = step.acts();
     match acts.as_slice() {
-        [] => return Err("does nothing: give it one of guest, await, gate, join, reboot, power-off, fact, host, include".into()),
+        [] => return Err("does nothing: give it one of guest, await, gate, link, join, reboot, power-off, fact, host, include".into()),
         [_] => {}
         several => return Err(format!("does two things ({}): make two steps of it", several.join(", "))),
     }
@@ -208,6 +237,14 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             return Err("await: count = 0 waits for nothing".into());
         }
     }
+    if let Some(link) = &step.link
+        && !scenario
+            .nets
+            .iter()
+            .any(|net| net.id.as_ref() == Some(&link.net))
+    {
+        return Err(format!("link: there is no card `{}`", link.net));
+    }
     match &step.host {
         Some(
             HostCheck::Fsck { disk }
@@ -230,7 +267,7 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
     for name in texts.flat_map(|text| placeholders(&text).1) {
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {
-            "disk" | "bus" | "block" => known_disk(scenario, rest)?,
+            "disk" | "bus" | "block" | "net" => known_disk(scenario, rest)?,
             "sectors" => {}
             step if named.contains(step) => {}
             step => return Err(format!("`${{{name}}}`: no earlier step is named `{step}`")),
@@ -278,6 +315,7 @@ impl Step {
             ("guest", self.guest.is_some()),
             ("await", self.r#await.is_some()),
             ("gate", self.gate.is_some()),
+            ("link", self.link.is_some()),
             ("join", self.join.is_some()),
             ("reboot", self.reboot),
             ("power-off", self.power_off),

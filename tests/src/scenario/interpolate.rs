@@ -94,7 +94,7 @@ fn placeholder(name: &str) -> Value {
     let prefix = name.split('.').next().unwrap_or_default();
     let last = name.rsplit('.').next().unwrap_or_default();
     match (prefix, last) {
-        ("disk" | "bus" | "block", _) => Value::String(format!("/{name}")),
+        ("disk" | "bus" | "block" | "net", _) => Value::String(format!("/{name}")),
         ("sectors", _) => Value::Table(
             [("from", 0), ("to", 8)]
                 .map(|(key, at)| (key.into(), Value::Integer(at)))

@@ -39,6 +39,9 @@ pub struct Scenario {
     /// Its disks, in the order in which the guest sees them.
     #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,
+    /// Its network cards, in the order in which the guest sees them, each with an `id`.
+    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<pincushion_vmm::config::NetConfig>,
     /// Rules of the fault plan, exactly as `pincushion_devices::fault::plan::Rule`, with `${...}`.
     #[serde(default, rename = "rule")]
     pub rules: Vec<toml::Value>,
@@ -165,7 +168,17 @@ pub enum Backend {
     Volatile,
 }
 
-/// One step. Exactly one of `guest`, `await`, `gate`, `join`, `reboot`, `power-off`, `fact`, `host` and `include`.
+/// The cable of a network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkStep {
+    /// Name of the card.
+    pub net: String,
+    /// Plugged in.
+    pub up: bool,
+}
+
+/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `join`, `reboot`, `power-off`, `fact`, `host` and `include`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Step {
@@ -198,6 +211,9 @@ pub struct Step {
     /// Opens a gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
+    /// Plugs the cable of a network card in, or pulls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkStep>,
     /// Waits for the answer of the `guest` step of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,

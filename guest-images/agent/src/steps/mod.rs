@@ -7,11 +7,13 @@ pub mod frames;
 pub mod load;
 pub mod machine;
 pub mod maps;
+pub mod net;
 pub mod observe;
 pub mod process;
 pub mod transfer;
 pub mod uring;
 pub mod wait;
+pub mod xdp;
 
 use pincushion_abi::Step;
 
@@ -203,6 +205,62 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         } => load::run(stamp, dir, *seconds, *seed, *threads),
         Step::Rebind { device } => machine::rebind(stamp, device),
         Step::FindDisk { serial } => machine::find_disk(stamp, serial),
+        Step::FindNet { mac } => net::find(stamp, mac),
+        Step::LinkSet {
+            interface,
+            up,
+            address,
+            mtu,
+        } => {
+            let wanted = net::Wanted {
+                up: *up,
+                address: address.as_deref(),
+                mtu: *mtu,
+            };
+            net::set(stamp, interface, &wanted)
+        }
+        Step::Ping {
+            to,
+            count,
+            len,
+            limit_ms,
+        } => net::ping(stamp, to, *count, *len, *limit_ms),
+        Step::TcpEcho {
+            to,
+            len,
+            pattern,
+            limit_ms,
+        } => net::tcp_echo(stamp, to, *len, *pattern, *limit_ms),
+        Step::PacketOpen { interface, socket } => net::open_packet(agent, stamp, interface, socket),
+        Step::PacketSend {
+            socket,
+            len,
+            pattern,
+            count,
+        } => net::send_frames(agent, stamp, socket, *len, *pattern, *count),
+        Step::PacketReceive {
+            socket,
+            count,
+            limit_ms,
+        } => net::receive_frames(agent, stamp, socket, *count, *limit_ms),
+        Step::PacketClose { socket } => net::close_packet(agent, stamp, socket),
+        Step::XdpOpen { map, socket } => xdp::open(agent, stamp, map, socket),
+        Step::XdpBind {
+            socket,
+            interface,
+            queue,
+        } => xdp::bind(agent, stamp, socket, interface, *queue),
+        Step::XdpSend {
+            socket,
+            offset,
+            len,
+        } => xdp::send(agent, stamp, socket, *offset, *len),
+        Step::XdpWait {
+            socket,
+            count,
+            limit_ms,
+        } => xdp::wait(agent, stamp, socket, *count, *limit_ms),
+        Step::XdpClose { socket } => xdp::close(agent, stamp, socket),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

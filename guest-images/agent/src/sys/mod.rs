@@ -10,9 +10,11 @@ pub mod fs;
 pub mod guard;
 pub mod ioport;
 pub mod memory;
+pub mod net;
 pub mod notify;
 pub mod process;
 pub mod tty;
+pub mod xdp;
 
 use std::ffi::CString;
 
