@@ -123,11 +123,11 @@ impl<L: Logic> Handler<L> {
         })?;
         self.queue = Some(DeviceQueue {
             in_flight: InFlight::new(ring.size()),
-            shard: self.core.context.ledger().shard(
-                &self.core.name,
-                self.core.queue,
-                frames(&memory),
-            ),
+            shard: self
+                .core
+                .context
+                .ledger()
+                .shard(&self.core.name, frames(&memory)),
             memory,
             interrupt,
             ring,

@@ -375,6 +375,24 @@ pub enum Step {
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
+    /// Gives the kernel frames of the umem to receive into, `count` of them from `offset` on, and lets an XDP program hand every frame of the
+    /// queue that the socket is bound to over to it. Before [`Step::XdpReceive`], once.
+    XdpListen {
+        socket: String,
+        interface: String,
+        #[serde(default)]
+        queue: u32,
+        #[serde(default)]
+        offset: u64,
+        count: u32,
+    },
+    /// Waits for `count` frames, at most `limit_ms`. Values: `received`, `offsets` (in the umem), `lengths`.
+    XdpReceive {
+        socket: String,
+        count: u32,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
     /// Closes it, whatever is under way.
     XdpClose { socket: String },
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was

@@ -41,6 +41,8 @@ pub struct Names {
     pub packets: Table<Arc<OwnedFd>>,
     /// AF_XDP sockets.
     pub xdp: Table<Arc<crate::sys::xdp::Socket>>,
+    /// Programs that give frames to them.
+    pub redirects: Table<crate::sys::bpf::Redirect>,
     /// Forked children.
     pub children: Table<Arc<Child>>,
     /// Thread ids of the named threads.

@@ -122,11 +122,8 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::GuestMistake { what, answer, .. } => {
             format!("the guest's mistake: {what}; answer: {answer}")
         }
-        EventKind::FrameDropped { bytes, why, .. } => {
-            format!("lost a frame of {bytes} bytes: {why}")
-        }
-        EventKind::LinkChanged { up: true, .. } => "the link is up".to_owned(),
-        EventKind::LinkChanged { up: false, .. } => "the link is down".to_owned(),
+        EventKind::FrameDropped { why, .. } => format!("lost a frame: {why}"),
+        EventKind::LinkChanged { up, .. } => link(*up).to_owned(),
         EventKind::PlantedFault { planted, .. } => format!("planted fault: {planted:?}"),
         EventKind::GateOpened { gate } => format!("opened the gate \"{gate}\""),
         EventKind::RuleUnmatched { rule } => format!("rule \"{rule}\" never matched"),
@@ -178,6 +175,14 @@ fn owning(direction: Direction) -> &'static str {
     match direction {
         Direction::FromDevice => "the device owns the page and will write into it",
         Direction::ToDevice => "the device owns the page and will read it",
+    }
+}
+
+fn link(up: bool) -> &'static str {
+    if up {
+        "the link is up"
+    } else {
+        "the link is down"
     }
 }
 

@@ -260,6 +260,24 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             count,
             limit_ms,
         } => xdp::wait(agent, stamp, socket, *count, *limit_ms),
+        Step::XdpListen {
+            socket,
+            interface,
+            queue,
+            offset,
+            count,
+        } => {
+            let frames = xdp::Frames {
+                offset: *offset,
+                count: *count,
+            };
+            xdp::listen(agent, stamp, socket, interface, *queue, frames)
+        }
+        Step::XdpReceive {
+            socket,
+            count,
+            limit_ms,
+        } => xdp::receive(agent, stamp, socket, *count, *limit_ms),
         Step::XdpClose { socket } => xdp::close(agent, stamp, socket),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),

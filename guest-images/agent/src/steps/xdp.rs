@@ -7,6 +7,7 @@ use crate::agent::Agent;
 use crate::fault::sentence;
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
+use crate::sys::bpf::Redirect;
 use crate::sys::net;
 use crate::sys::xdp::{FRAME, Socket};
 
@@ -87,9 +88,73 @@ pub fn wait(
         .numbers("offsets", places))
 }
 
+/// Frames of the umem.
+#[derive(Debug, Clone, Copy)]
+pub struct Frames {
+    pub offset: u64,
+    pub count: u32,
+}
+
+/// Lets frames of a queue come in.
+pub fn listen(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    name: &str,
+    interface: &str,
+    queue: u32,
+    frames: Frames,
+) -> StepResult {
+    let socket = get(agent, name)?;
+    let index = net::index(interface)?;
+    let redirect = stamp.around(|| {
+        let mut places = (0..u64::from(frames.count)).map(|n| frames.offset + n * u64::from(FRAME));
+        if !places.all(|place| socket.give(place)) {
+            return Err(sentence("xdp-listen", "the fill ring is full"));
+        }
+        Redirect::new(index, queue, socket.raw()).map_err(Into::into)
+    })?;
+    drop(agent.names().redirects.put(name, redirect));
+    Ok(Found::nothing())
+}
+
+/// Waits for frames.
+pub fn receive(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    name: &str,
+    count: u32,
+    limit_ms: u64,
+) -> StepResult {
+    let socket = get(agent, name)?;
+    let limit = Instant::now() + Duration::from_millis(limit_ms);
+    let (mut offsets, mut lengths) = (Vec::new(), Vec::new());
+    stamp.begin();
+    while offsets.len() < count as usize {
+        if let Some((offset, len)) = socket.received() {
+            offsets.push(offset);
+            lengths.push(len);
+            continue;
+        }
+        let left = limit.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        net::wait_readable(socket.raw(), left.min(LOOK))?;
+    }
+    let found = Found::nothing().count("received", offsets.len());
+    Ok(found
+        .numbers("offsets", offsets)
+        .numbers("lengths", lengths))
+}
+
 /// Closes the socket, whatever is under way.
 pub fn close(agent: &Agent, stamp: &mut Stamp<'_>, name: &str) -> StepResult {
     let socket = agent.names().xdp.take("xdp socket", name)?;
-    stamp.around(|| drop(socket));
+    // Without a program there is nothing to take out.
+    let redirect = agent.names().redirects.take("xdp program", name).ok();
+    stamp.around(|| {
+        drop(redirect);
+        drop(socket);
+    });
     Ok(Found::nothing())
 }

@@ -4,6 +4,7 @@
 //! for, so that these functions can stand between a step's marks.
 
 pub mod aio;
+pub mod bpf;
 pub mod clock;
 pub mod file;
 pub mod fs;
