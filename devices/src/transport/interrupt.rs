@@ -3,11 +3,12 @@
 //! The bits and the device status live in atomics, so that a device may signal while its transport is busy, and a
 //! vCPU reads its interrupt status without waiting for a device.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::status::{DRIVER_OK, NEEDS_RESET};
+use super::core::Signals;
+use super::status::StatusRegister;
 use crate::device::Interrupt;
 
 /// The device has used a buffer.
@@ -19,7 +20,7 @@ const CONFIG_CHANGE: u32 = 2;
 pub(super) struct MmioInterrupt {
     name: String,
     pending: AtomicU32,
-    status: AtomicU8,
+    status: StatusRegister,
     line: EventFd,
 }
 
@@ -28,7 +29,7 @@ impl MmioInterrupt {
         Self {
             name,
             pending: AtomicU32::new(0),
-            status: AtomicU8::new(0),
+            status: StatusRegister::default(),
             line,
         }
     }
@@ -42,22 +43,6 @@ impl MmioInterrupt {
     /// InterruptACK.
     pub(super) fn acknowledge(&self, bits: u32) {
         self.pending.fetch_and(!bits, Ordering::AcqRel);
-    }
-
-    /// The device status, with what the device itself set in it.
-    pub(super) fn status(&self) -> u8 {
-        self.status.load(Ordering::Acquire)
-    }
-
-    /// The driver made these steps.
-    pub(super) fn add_status(&self, bits: u8) {
-        self.status.fetch_or(bits, Ordering::AcqRel);
-    }
-
-    /// After a reset nothing is pending and no step was made.
-    pub(super) fn clear(&self) {
-        self.pending.store(0, Ordering::Release);
-        self.status.store(0, Ordering::Release);
     }
 
     fn raise(&self, bit: u32) {
@@ -79,10 +64,18 @@ impl Interrupt for MmioInterrupt {
     }
 
     fn signal_needs_reset(&self) {
-        let before = self.status.fetch_or(NEEDS_RESET, Ordering::AcqRel);
-        // Only a driver that is at work is told; the others find the bit (virtio 1.2, 2.1.2).
-        if before & DRIVER_OK != 0 {
+        if self.status.set_needs_reset() {
             self.raise(CONFIG_CHANGE);
         }
+    }
+}
+
+impl Signals for MmioInterrupt {
+    fn status(&self) -> &StatusRegister {
+        &self.status
+    }
+
+    fn forget(&self) {
+        self.pending.store(0, Ordering::Release);
     }
 }

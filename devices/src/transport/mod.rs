@@ -1,5 +1,6 @@
-//! How a driver reaches a device: registers in guest physical memory.
+//! How a driver reaches a device: registers in guest physical memory, or a function on a PCI bus.
 
+mod core;
 mod interrupt;
 mod mmio;
 #[cfg(test)]

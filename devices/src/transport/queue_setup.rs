@@ -3,24 +3,36 @@
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-/// The registers of one queue (virtio 1.2, 4.2.2).
+/// The registers of one queue (virtio 1.2, 4.1.4.3 and 4.2.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueSetup {
     pub(super) max_size: u16,
-    /// QueueNum, whatever the driver wrote.
+    /// QueueNum or queue_size, whatever the driver wrote.
     pub(super) size: u32,
     pub(super) desc: u64,
     pub(super) driver: u64,
     pub(super) device: u64,
-    /// QueueReady; then [`Self::queue`] has said yes.
+    /// QueueReady or queue_enable; then [`Self::queue`] has said yes.
     pub(super) ready: bool,
 }
 
+/// What a transport says the size of a queue is before the driver sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SizeAtReset {
+    /// Nothing: the driver has to say one (virtio-mmio).
+    Zero,
+    /// The greatest, which the driver may leave so (virtio 1.2, 4.1.4.3).
+    Greatest,
+}
+
 impl QueueSetup {
-    pub(super) fn new(max_size: u16) -> Self {
+    pub(super) fn new(max_size: u16, at_reset: SizeAtReset) -> Self {
         Self {
             max_size,
-            size: 0,
+            size: match at_reset {
+                SizeAtReset::Zero => 0,
+                SizeAtReset::Greatest => u32::from(max_size),
+            },
             desc: 0,
             driver: 0,
             device: 0,
@@ -110,7 +122,7 @@ mod tests {
             desc: 0x1000,
             driver: 0x2000,
             device: 0x3000,
-            ..QueueSetup::new(256)
+            ..QueueSetup::new(256, SizeAtReset::Zero)
         }
     }
 

@@ -8,6 +8,8 @@
 //! ACKNOWLEDGE and DRIVER may come in one write, as some drivers do. FEATURES_OK and DRIVER_OK may not: between them the
 //! driver must read whether its features were taken (virtio 1.2, 3.1.1, step 6).
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 pub(super) const ACKNOWLEDGE: u8 = 1;
 pub(super) const DRIVER: u8 = 2;
 pub(super) const DRIVER_OK: u8 = 4;
@@ -17,6 +19,34 @@ pub(super) const FAILED: u8 = 128;
 
 /// What the driver sets, in this order.
 const STEPS: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+
+/// The register itself. It is read and changed from any thread, without a lock.
+#[derive(Debug, Default)]
+pub(super) struct StatusRegister(AtomicU8);
+
+impl StatusRegister {
+    /// Its bits, with what the device itself set.
+    pub(super) fn get(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The driver made these steps.
+    pub(super) fn add(&self, bits: u8) {
+        self.0.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// After a reset no step was made.
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    /// The device needs a reset. Returns whether the driver is to be told: only one at work is, the others find the
+    /// bit (virtio 1.2, 2.1.2).
+    #[must_use]
+    pub(super) fn set_needs_reset(&self) -> bool {
+        self.0.fetch_or(NEEDS_RESET, Ordering::AcqRel) & DRIVER_OK != 0
+    }
+}
 
 /// What a write of the status register means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
