@@ -5,6 +5,7 @@ mod interrupt;
 mod mmio;
 #[cfg(test)]
 mod mmio_tests;
+pub mod pci;
 mod queue_setup;
 mod registers;
 mod status;
