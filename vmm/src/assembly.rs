@@ -201,6 +201,7 @@ impl VmConfig {
             vcpus: u8::try_from(self.cpus).unwrap_or(u8::MAX),
             memory_bytes: self.memory,
             on_reset: self.on_reset,
+            transport: self.transport,
             ..MachineConfig::new(self.kernel.clone().unwrap_or_default())
         }
     }

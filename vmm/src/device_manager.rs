@@ -1,141 +1,133 @@
-//! The virtio devices of a machine: a window, an interrupt line and kick eventfds for each.
+//! The virtio devices of a machine, by one transport or the other.
 //!
-//! Windows and lines are given in the order of the devices, so the same configuration gives the same guest. A kick is
-//! an ioeventfd at QueueNotify with the queue's index as its datum: no vCPU leaves the kernel for it.
+//! Every machine has a PCI bus with a host bridge; with virtio-mmio nothing else is on it.
 
 use std::sync::Arc;
 
-use kvm_ioctls::{IoEventAddress, VmFd};
+use kvm_ioctls::VmFd;
 use pincushion_devices::device::{Memory, SharedDevice, SharedQueue};
 use pincushion_devices::trace::Tracer;
-use pincushion_devices::transport::{MmioTransport, QUEUE_NOTIFY};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::boot::acpi::VirtioWindow;
-use crate::bus::{Bus, BusDevice, Flow};
+use crate::boot::acpi::{Hardware, PciRoot};
 use crate::event_loop::Source;
-use crate::irq::{IrqLine, virtio_gsi};
-use crate::layout::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_WINDOW};
+use crate::layout::{
+    PCI_CONFIG_PORT, PCI_ECAM_BASE, PCI_ECAM_LEN, PCI_WINDOW_END, PCI_WINDOW_START,
+};
 use crate::lock::lock;
-use crate::machine::MachineError;
-
-struct Slot {
-    device: SharedDevice,
-    window: Arc<Window>,
-    irq: IrqLine,
-    base: u64,
-}
+use crate::machine::{MachineError, Transport};
+use crate::mmio_slots::{self, MmioSlot};
+use crate::pci::{ConfigPorts, Ecam, MemoryWindow, PciBus};
+use crate::vcpu::Buses;
 
 /// All devices of a machine.
 pub(crate) struct DeviceManager {
-    slots: Vec<Slot>,
+    slots: Vec<MmioSlot>,
+    pci: Arc<PciBus>,
 }
 
 impl DeviceManager {
-    /// Gives each device its window, its line and its registers.
+    /// Gives each device its registers and its interrupts.
     pub(crate) fn new(
+        transport: Transport,
         devices: Vec<SharedDevice>,
         memory: &Memory,
         tracer: &Arc<Tracer>,
     ) -> Result<Self, MachineError> {
-        let count = devices.len();
-        let slots = devices.into_iter().enumerate().map(|(index, device)| {
-            let gsi = virtio_gsi(index).ok_or(MachineError::TooManyDevices { count })?;
-            let new_line = || {
-                let irq = IrqLine::new(gsi)?;
-                let event = irq.event().try_clone()?;
-                Ok((irq, event))
-            };
-            let (irq, event) =
-                new_line().map_err(MachineError::host("create an interrupt line"))?;
-            let transport =
-                MmioTransport::new(device.clone(), memory.clone(), event, tracer.clone())
-                    .map_err(MachineError::host("create a kick eventfd"))?;
-            let base = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_WINDOW;
-            Ok(Slot {
-                device,
-                window: Arc::new(Window(transport)),
-                irq,
-                base,
-            })
-        });
+        let (by_mmio, by_pci) = match transport {
+            Transport::Mmio => (devices, Vec::new()),
+            Transport::Pci => (Vec::new(), devices),
+        };
         Ok(Self {
-            slots: slots.collect::<Result<_, MachineError>>()?,
+            slots: mmio_slots::new(by_mmio, memory, tracer)?,
+            pci: Arc::new(PciBus::new(by_pci, memory, tracer)?),
         })
     }
 
-    /// The windows, as ACPI describes them.
-    pub(crate) fn windows(&self) -> Vec<VirtioWindow> {
-        let window = |slot: &Slot| VirtioWindow {
-            base: u32::try_from(slot.base).expect("windows are below 4 GiB"),
-            gsi: slot.irq.gsi(),
-        };
-        self.slots.iter().map(window).collect()
+    /// What ACPI describes of them.
+    pub(crate) fn hardware(&self) -> Hardware {
+        let high = self.pci.high_window();
+        Hardware {
+            windows: self.slots.iter().map(MmioSlot::window).collect(),
+            pci: self.has_pci().then(|| PciRoot {
+                slots: self.pci.slots(),
+                high_window: high.start..high.end,
+            }),
+        }
     }
 
-    /// Puts the windows on the bus.
-    pub(crate) fn add_to(&self, bus: &mut Bus) {
+    /// Puts registers and windows on the buses.
+    pub(crate) fn add_to(&self, buses: &mut Buses) {
+        let ports = Arc::new(ConfigPorts::new(self.pci.clone()));
+        buses
+            .ports
+            .insert(u64::from(PCI_CONFIG_PORT), ConfigPorts::LEN, ports)
+            .expect("the layout gives each device its own ports");
         for slot in &self.slots {
-            bus.insert(slot.base, VIRTIO_MMIO_WINDOW, slot.window.clone())
-                .expect("windows do not overlap");
+            slot.add_to(&mut buses.mmio);
         }
+        if !self.has_pci() {
+            return;
+        }
+        let high = self.pci.high_window();
+        let windows = [(PCI_WINDOW_START, PCI_WINDOW_END), (high.start, high.end)];
+        for (start, end) in windows {
+            let window = MemoryWindow::new(self.pci.clone(), start);
+            buses
+                .mmio
+                .insert(start, end - start, Arc::new(window))
+                .expect("the layout gives the windows their places");
+        }
+        buses
+            .mmio
+            .insert(
+                PCI_ECAM_BASE,
+                PCI_ECAM_LEN,
+                Arc::new(Ecam(self.pci.clone())),
+            )
+            .expect("the layout gives ECAM its place");
     }
 
     /// Connects interrupts and kicks to a VM. Kicks left over from an earlier VM are forgotten.
-    pub(crate) fn connect(&self, vm: &VmFd) -> Result<(), MachineError> {
-        for slot in &self.slots {
-            slot.irq
-                .connect(vm)
-                .map_err(MachineError::kvm("connect a device's interrupt"))?;
-            let notify = IoEventAddress::Mmio(slot.base + QUEUE_NOTIFY);
-            for (queue, kick) in (0u32..).zip(slot.window.0.kick_fds()) {
-                // EAGAIN means that nothing was left over.
-                let _ = kick.read();
-                vm.register_ioevent(kick.as_ref(), &notify, queue)
-                    .map_err(MachineError::kvm("connect a device's kick"))?;
-            }
-        }
-        Ok(())
+    pub(crate) fn connect(&self, vm: &Arc<VmFd>) -> Result<(), MachineError> {
+        self.pci.connect(vm);
+        self.slots.iter().try_for_each(|slot| slot.connect(vm))
     }
 
     /// What the device thread waits for.
     pub(crate) fn sources(&self) -> Vec<Source> {
-        let of_slot = |slot: &Slot| {
-            let queues = lock(&slot.device).queues();
-            let kicks = queues.clone().into_iter().zip(slot.window.0.kick_fds());
-            let kick = |(queue, event): (SharedQueue, &Arc<EventFd>)| Source::Kick {
-                queue,
-                event: event.clone(),
-            };
-            let mut sources: Vec<_> = kicks.map(kick).collect();
-            sources.extend(queues.into_iter().map(|queue| Source::Wake { queue }));
-            sources
-        };
-        self.slots.iter().flat_map(of_slot).collect()
+        let by_mmio = self
+            .slots
+            .iter()
+            .flat_map(|slot| sources_of(&slot.device, slot.transport().kick_fds()));
+        let by_pci = self
+            .pci
+            .functions()
+            .iter()
+            .flat_map(|function| sources_of(&function.device, function.transport.kick_fds()));
+        by_mmio.chain(by_pci).collect()
     }
 
     /// Resets every device: its queues stop and what it holds is abandoned.
     pub(crate) fn reset(&self) {
         for slot in &self.slots {
-            slot.window.reset();
+            slot.transport().reset();
         }
+        self.pci.reset();
+    }
+
+    fn has_pci(&self) -> bool {
+        !self.pci.functions().is_empty()
     }
 }
 
-/// A device's registers on the bus.
-struct Window(MmioTransport);
-
-impl BusDevice for Window {
-    fn read(&self, offset: u64, data: &mut [u8]) {
-        self.0.read(offset, data);
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Flow {
-        self.0.write(offset, data);
-        Flow::Continue
-    }
-
-    fn reset(&self) {
-        self.0.reset();
-    }
+fn sources_of(device: &SharedDevice, kicks: &[Arc<EventFd>]) -> Vec<Source> {
+    let queues = lock(device).queues();
+    let kick = |(queue, event): (SharedQueue, &Arc<EventFd>)| Source::Kick {
+        queue,
+        event: event.clone(),
+    };
+    let mut sources: Vec<_> = queues.clone().into_iter().zip(kicks).map(kick).collect();
+    sources.extend(queues.into_iter().map(|queue| Source::Wake { queue }));
+    sources
 }

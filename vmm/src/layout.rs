@@ -3,8 +3,9 @@
 //! ```text
 //! 0x0000_0000  RAM        boot structures below 0x9_fc00, ACPI tables in 0xe_0000..0x10_0000
 //! 0x0010_0000  RAM        the kernel; the initrd at the upper end
-//! 0xc000_0000  hole       virtio-mmio windows from 0xd000_0000, IOAPIC, LAPIC, KVM's TSS pages
-//! 0x1_0000_0000 RAM       what did not fit below
+//! 0xc000_0000  hole       PCI memory, virtio-mmio windows from 0xd000_0000, ECAM, IOAPIC, LAPIC, KVM's TSS pages
+//! 0x1_0000_0000 RAM       what did not fit below, then files as memory (region.rs)
+//! last quarter PCI memory  where a guest may move its BARs (pci/window.rs)
 //! ```
 
 /// End of the RAM below the hole (exclusive).
@@ -40,6 +41,18 @@ pub const CMDLINE: u64 = 0x2_0000;
 /// Longest command line in bytes, with its final zero (`COMMAND_LINE_SIZE` on x86).
 pub const CMDLINE_MAX: usize = 2048;
 
+/// First address of the PCI memory window below 4 GiB, where BARs are placed.
+pub const PCI_WINDOW_START: u64 = 0xc000_0000;
+/// End of that window (exclusive).
+pub const PCI_WINDOW_END: u64 = 0xd000_0000;
+/// ECAM of bus 0.
+pub const PCI_ECAM_BASE: u64 = 0xe000_0000;
+/// Bytes of ECAM: 4 KiB for each of 256 functions.
+pub const PCI_ECAM_LEN: u64 = 1 << 20;
+/// Slots of bus 0 behind the host bridge's.
+pub const PCI_SLOTS: usize = 31;
+/// Most functions that the slots have room for.
+pub const MAX_PCI_FUNCTIONS: usize = PCI_SLOTS * 8;
 /// First virtio-mmio window.
 pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 /// Size of one virtio-mmio window.
@@ -76,6 +89,9 @@ pub const SCI_GSI: u32 = 9;
 
 /// Interrupt lines for virtio devices: I/O APIC pins that no ISA device has, then ISA lines that are free here.
 pub const VIRTIO_GSIS: [u32; 15] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 14, 15];
+
+/// Interrupt lines that PCI functions share, level triggered.
+pub const INTX_GSIS: [u32; 8] = [16, 17, 18, 19, 20, 21, 22, 23];
 
 /// Most vCPUs that a machine can have.
 pub const MAX_VCPUS: u8 = 16;

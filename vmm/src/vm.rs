@@ -7,6 +7,8 @@
     reason = "memory slots hand a mapping to KVM, and KVM_SET_TSC_KHZ on a VM has no safe wrapper"
 )]
 
+use std::sync::Arc;
+
 use kvm_bindings::{
     CpuId, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region,
 };
@@ -28,7 +30,7 @@ ioctl_io_nr!(KVM_SET_TSC_KHZ, kvm_bindings::KVMIO, 0xa2);
 /// A VM without vCPUs running yet.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     /// KVM reads and writes guest memory through the slots for as long as the VM lives. After `fd`, so
     /// that it is dropped after it.
     _memory: Memory,
@@ -55,13 +57,13 @@ impl Vm {
             .map_err(MachineError::kvm("create the interval timer"))?;
         map_memory(&fd, &memory)?;
         Ok(Self {
-            fd,
+            fd: Arc::new(fd),
             _memory: memory,
         })
     }
 
-    /// The VM, to register eventfds with.
-    pub(crate) fn fd(&self) -> &VmFd {
+    /// The VM, to register eventfds with. Whoever keeps it keeps it weakly.
+    pub(crate) fn fd(&self) -> &Arc<VmFd> {
         &self.fd
     }
 

@@ -275,6 +275,9 @@ fn there_are_fifteen_windows_and_a_sixteenth_device_is_refused() {
     );
     assert!(matches!(
         refused.err(),
-        Some(MachineError::TooManyDevices { count: 16 })
+        Some(MachineError::TooManyDevices {
+            count: 16,
+            room: 15
+        })
     ));
 }

@@ -6,75 +6,11 @@ use virtio_queue::QueueT;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::fake::{FEATURES, Fake, Numbers, VERSION_1};
 use super::mmio::MmioTransport;
 use super::registers::*;
-use crate::device::{ActivateError, Activation, Interrupt, SharedQueue, VirtioDevice};
+use crate::device::Interrupt;
 use crate::trace::{EventKind, Recording, Tracer};
-
-const VERSION_1: u64 = 1 << 32;
-const FEATURES: u64 = VERSION_1 | 1 << 29 | 0b110;
-
-/// Remembers what it was told.
-struct Fake {
-    config: [u8; 12],
-    activation: Option<Activation>,
-    resets: u32,
-    refuses: bool,
-}
-
-impl VirtioDevice for Fake {
-    fn name(&self) -> &'static str {
-        "fake"
-    }
-    fn device_type(&self) -> u32 {
-        2
-    }
-    fn features(&self) -> u64 {
-        FEATURES
-    }
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[256, 64]
-    }
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(at)
-                .ok()
-                .and_then(|at| self.config.get(at))
-                .copied()
-                .unwrap_or(0);
-        }
-    }
-    fn write_config(&mut self, offset: u64, data: &[u8]) {
-        if let Ok(at) = usize::try_from(offset)
-            && let Some(place) = self
-                .config
-                .get_mut(at..)
-                .and_then(|rest| rest.get_mut(..data.len()))
-        {
-            place.copy_from_slice(data);
-        }
-    }
-    fn config_generation(&self) -> u32 {
-        77
-    }
-    fn accept_features(&mut self, features: u64) -> bool {
-        features & 0b110 != 0b110
-    }
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        if self.refuses {
-            return Err(ActivateError::Queue { queue: 0 });
-        }
-        self.activation = Some(activation);
-        Ok(())
-    }
-    fn reset(&mut self) {
-        self.activation = None;
-        self.resets += 1;
-    }
-    fn queues(&self) -> Vec<SharedQueue> {
-        Vec::new()
-    }
-}
 
 struct Bench {
     device: Arc<Mutex<Fake>>,
@@ -84,12 +20,7 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let device = Arc::new(Mutex::new(Fake {
-        config: *b"configspace!",
-        activation: None,
-        resets: 0,
-        refuses: false,
-    }));
+    let device = Fake::shared();
     let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
     let line = EventFd::new(EFD_NONBLOCK).unwrap();
     let (tracer, log) = Tracer::recording();
@@ -416,32 +347,11 @@ fn a_register_is_four_bytes_and_nothing_else() {
     assert_eq!(bench.mistakes(), 4);
 }
 
-/// A repeatable stream of numbers (splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 27)
-    }
-
-    /// Values that registers are sensitive to, as often as any others.
-    fn value(&mut self) -> u64 {
-        match self.next() % 4 {
-            0 => self.next(),
-            1 => self.next() % 20,
-            2 => 1 << (self.next() % 64),
-            _ => u64::MAX - self.next() % 5,
-        }
-    }
-
-    fn offset(&mut self) -> u64 {
-        match self.next() % 8 {
-            0 => self.value(),
-            1 => self.next() % 0x220,
-            _ => (self.next() % 0x44) * 4,
-        }
+fn any_offset(numbers: &mut Numbers) -> u64 {
+    match numbers.next() % 8 {
+        0 => numbers.value(),
+        1 => numbers.next() % 0x220,
+        _ => (numbers.next() % 0x44) * 4,
     }
 }
 
@@ -455,7 +365,7 @@ fn no_offset_width_or_value_upsets_the_registers() {
             bench.start();
         }
         for step in 0..4000 {
-            let offset = numbers.offset();
+            let offset = any_offset(&mut numbers);
             let width = usize::try_from(numbers.next() % 18).unwrap();
             let width = if width > 9 { 4 } else { width };
             let mut data = [0; 9];

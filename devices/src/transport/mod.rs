@@ -1,6 +1,8 @@
 //! How a driver reaches a device: registers in guest physical memory, or a function on a PCI bus.
 
 mod core;
+#[cfg(test)]
+mod fake;
 mod interrupt;
 mod mmio;
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub use store::Store;
 pub const FORMAT: u32 = 1;
 
 /// What an ordinary guest needs for its disks, on every kernel that is known here.
-pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4"];
+pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "ext4"];
 
 /// What a guest may need for what not every machine has; a step of the agent loads it.
 pub const ON_DEMAND_MODULES: &[&str] = &["virtio_net", "virtio_pmem", "nd_pmem", "device_dax", "dax_pmem", "xfs"];

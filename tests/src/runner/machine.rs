@@ -215,6 +215,7 @@ pub(super) fn config(
         initrd: (vm.initrd == Initrd::Agent).then(|| initrd.to_owned()),
         cmdline: format!("{CMDLINE} {}", vm.cmdline).trim_end().to_owned(),
         vcpus: vm.cpus,
+        transport: vm.transport,
         memory_bytes: memory,
         ..MachineConfig::new(kernel)
     }

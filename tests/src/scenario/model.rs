@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use pincushion_abi::pattern::Pattern;
 use pincushion_devices::trace::event::{Fetch, Operation};
+use pincushion_vmm::config::Transport;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Expectation, Promise};
@@ -68,6 +69,8 @@ pub struct Vm {
     pub format: KernelFormat,
     /// The initial RAM disk.
     pub initrd: Initrd,
+    /// How the guest finds its devices: `mmio` or `pci`.
+    pub transport: Transport,
     /// Longest time of the whole run in seconds, on the host's clock.
     pub limit_s: u64,
 }
@@ -80,6 +83,7 @@ impl Default for Vm {
             cmdline: String::new(),
             format: KernelFormat::Elf,
             initrd: Initrd::Agent,
+            transport: Transport::default(),
             limit_s: 300,
         }
     }

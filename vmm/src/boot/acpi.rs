@@ -1,7 +1,9 @@
-//! The ACPI tables: what a stock kernel needs to find the CPUs, the virtio-mmio windows, the serial
+//! The ACPI tables: what a stock kernel needs to find the CPUs, the virtio-mmio windows or the PCI bus, the serial
 //! ports, and the way to power off. Everything absent is said to be absent, so nobody waits for it.
 //!
 //! Full hardware (not "reduced"), because Linux's power-off, reset and PM timer come with it.
+
+use std::ops::Range;
 
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate, Scope,
@@ -10,15 +12,17 @@ use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use super::acpi_pci;
 use crate::layout::{
     ACPI_END, ACPI_PM_PORT, ACPI_START, COM1_GSI, COM1_PORT, COM2_GSI, COM2_PORT, IOAPIC, LAPIC,
-    PVPANIC_PORT, RESET_PORT, SCI_GSI, VIRTIO_MMIO_WINDOW,
+    PCI_ECAM_BASE, PVPANIC_PORT, RESET_PORT, SCI_GSI, VIRTIO_MMIO_WINDOW,
 };
 use crate::platform::power::{RESET_VALUE, SLEEP_TYPE_S5};
 
@@ -40,6 +44,24 @@ pub struct VirtioWindow {
     pub gsi: u32,
 }
 
+/// The bus of virtio-pci devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciRoot {
+    /// Slots 1 to this have a function.
+    pub slots: u8,
+    /// The memory window above RAM.
+    pub high_window: Range<u64>,
+}
+
+/// What the tables say of virtio devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// virtio-mmio windows.
+    pub windows: Vec<VirtioWindow>,
+    /// The PCI bus, if there is anything on it.
+    pub pci: Option<PciRoot>,
+}
+
 /// Writes all tables; the RSDP is at [`ACPI_START`].
 ///
 /// # Errors
@@ -47,19 +69,24 @@ pub struct VirtioWindow {
 pub fn write(
     memory: &GuestMemoryMmap,
     vcpus: u8,
-    windows: &[VirtioWindow],
+    hardware: &Hardware,
 ) -> Result<(), GuestMemoryError> {
     let mut writer = TableWriter {
         memory,
         next: ACPI_START + 64,
     };
-    let dsdt = writer.append(&dsdt(windows))?;
+    let dsdt = writer.append(&dsdt(hardware))?;
     let facs = writer.append(&FACS::new())?;
     let fadt = writer.append(&fadt(dsdt, facs))?;
     let madt = writer.append(&madt(vcpus))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if hardware.pci.is_some() {
+        let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        mcfg.add_ecam(PCI_ECAM_BASE, 0, 0, 0);
+        xsdt.add_entry(writer.append(&mcfg)?);
+    }
     let xsdt = writer.append(&xsdt)?;
     memory.write_slice(
         &bytes_of(&Rsdp::new(OEM_ID, xsdt)),
@@ -80,7 +107,7 @@ impl TableWriter<'_> {
         self.next = (at + bytes.len() as u64).next_multiple_of(64);
         assert!(
             self.next <= ACPI_END,
-            "the tables of 16 vCPUs and 16 devices take less than 8 KiB"
+            "the tables of 16 vCPUs and of all devices take less than 16 KiB"
         );
         self.memory.write_slice(&bytes, GuestAddress(at))?;
         Ok(at)
@@ -158,7 +185,7 @@ fn fadt(dsdt: u64, facs: u64) -> acpi_tables::fadt::FADT {
     fadt.finalize()
 }
 
-fn dsdt(windows: &[VirtioWindow]) -> Sdt {
+fn dsdt(hardware: &Hardware) -> Sdt {
     const HEADER_LEN: u32 = 36;
     let mut dsdt = Sdt::new(*b"DSDT", HEADER_LEN, 6, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let s5 = Package::new(vec![&SLEEP_TYPE_S5, &aml::ZERO, &aml::ZERO, &aml::ZERO]);
@@ -166,14 +193,17 @@ fn dsdt(windows: &[VirtioWindow]) -> Sdt {
     dsdt.append_slice(&serial_port("COM1", 1, COM1_PORT, COM1_GSI));
     dsdt.append_slice(&serial_port("COM2", 2, COM2_PORT, COM2_GSI));
     dsdt.append_slice(&pvpanic());
-    for (index, window) in windows.iter().enumerate() {
+    for (index, window) in hardware.windows.iter().enumerate() {
         dsdt.append_slice(&virtio_mmio(index, *window));
+    }
+    if let Some(root) = &hardware.pci {
+        dsdt.append_slice(&acpi_pci::devices(root));
     }
     dsdt
 }
 
 /// Wraps a device into the system bus `\_SB`.
-fn on_system_bus(device: &Device<'_>) -> Vec<u8> {
+pub(super) fn on_system_bus(device: &Device<'_>) -> Vec<u8> {
     bytes_of(&Scope::new(Path::new("_SB_"), vec![device]))
 }
 
@@ -216,10 +246,30 @@ fn virtio_mmio(index: usize, window: VirtioWindow) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn tables(windows: &[VirtioWindow]) -> GuestMemoryMmap {
+    fn tables(hardware: &Hardware) -> GuestMemoryMmap {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
-        write(&memory, 2, windows).unwrap();
+        write(&memory, 2, hardware).unwrap();
         memory
+    }
+
+    fn mmio() -> Hardware {
+        Hardware {
+            windows: vec![VirtioWindow {
+                base: 0xd000_0000,
+                gsi: 16,
+            }],
+            pci: None,
+        }
+    }
+
+    fn pci(slots: u8) -> Hardware {
+        Hardware {
+            windows: vec![],
+            pci: Some(PciRoot {
+                slots,
+                high_window: 0xc0_0000_0000..0x100_0000_0000,
+            }),
+        }
     }
 
     fn table(memory: &GuestMemoryMmap, at: u64) -> Vec<u8> {
@@ -237,10 +287,12 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_has_a_good_checksum() {
-        let memory = tables(&[VirtioWindow {
-            base: 0xd000_0000,
-            gsi: 16,
-        }]);
+        good_tables(&mmio(), &[b"FACP", b"APIC"]);
+        good_tables(&pci(3), &[b"FACP", b"APIC", b"MCFG"]);
+    }
+
+    fn good_tables(hardware: &Hardware, expected: &[&[u8; 4]]) {
+        let memory = tables(hardware);
         let mut rsdp = [0; 36];
         memory
             .read_slice(&mut rsdp, GuestAddress(ACPI_START))
@@ -254,7 +306,8 @@ mod tests {
             u64::from_le_bytes(*rsdp[24..].first_chunk().unwrap()),
         );
         assert_eq!((&xsdt[..4], sum(&xsdt)), (b"XSDT".as_slice(), 0));
-        for (entry, signature) in xsdt[36..].chunks(8).zip([b"FACP", b"APIC"]) {
+        assert_eq!(xsdt[36..].len(), 8 * expected.len());
+        for (entry, &signature) in xsdt[36..].chunks(8).zip(expected) {
             let bytes = table(&memory, u64::from_le_bytes(entry.try_into().unwrap()));
             assert_eq!((&bytes[..4], sum(&bytes)), (signature.as_slice(), 0));
             if signature == b"FACP" {
@@ -278,6 +331,8 @@ mod tests {
                 gsi,
             })
             .collect();
-        write(&memory, 16, &windows).unwrap();
+        let hardware = Hardware { windows, pci: None };
+        write(&memory, 16, &hardware).unwrap();
+        write(&memory, 16, &pci(31)).unwrap();
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{
-    BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, VmConfig, key_values, units,
+    BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, Transport, VmConfig, key_values,
+    units,
 };
 
 /// Options of `pincushion run`.
@@ -35,6 +36,9 @@ pub struct RunArgs {
     /// When the guest resets itself: exit or reboot [default: exit]
     #[arg(long, value_name = "WHAT", value_parser = parse_on_reset)]
     on_reset: Option<OnReset>,
+    /// How the guest finds its devices: mmio (at most 15) or pci (at most 248) [default: mmio]
+    #[arg(long, value_name = "HOW", value_parser = parse_transport)]
+    transport: Option<Transport>,
     /// Longest time for the whole run, as in 90s; then it counts as a hang [default: none]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     limit: Option<std::time::Duration>,
@@ -75,6 +79,7 @@ impl RunArgs {
         set(&mut config.memory, self.memory);
         set(&mut config.console, self.console);
         set(&mut config.on_reset, self.on_reset);
+        set(&mut config.transport, self.transport);
         config.kernel = self.kernel.or(config.kernel);
         config.initrd = self.initrd.or(config.initrd);
         config.limit = self.limit.or(config.limit);
@@ -100,6 +105,14 @@ fn parse_on_reset(text: &str) -> Result<OnReset, String> {
         "exit" => Ok(OnReset::Exit),
         "reboot" => Ok(OnReset::Reboot),
         _ => Err("write `exit` or `reboot`".into()),
+    }
+}
+
+fn parse_transport(text: &str) -> Result<Transport, String> {
+    match text {
+        "mmio" => Ok(Transport::Mmio),
+        "pci" => Ok(Transport::Pci),
+        _ => Err("write `mmio` or `pci`".into()),
     }
 }
 

@@ -13,4 +13,4 @@ pub use blk::{BlkConfig, DiskBackend};
 pub use net::NetConfig;
 pub use vm::{ConfigError, ConsoleTarget, VmConfig};
 
-pub use crate::machine::OnReset;
+pub use crate::machine::{OnReset, Transport};

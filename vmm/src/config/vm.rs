@@ -10,7 +10,7 @@ use super::blk::BlkConfig;
 use super::net::NetConfig;
 use super::units;
 use crate::layout::MAX_VCPUS;
-use crate::machine::OnReset;
+use crate::machine::{OnReset, Transport};
 
 /// Least memory that any kernel boots with, in bytes.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -40,6 +40,9 @@ pub struct VmConfig {
     /// What a reset by the guest does.
     #[serde(default)]
     pub on_reset: OnReset,
+    /// How the guest finds its devices: `mmio` or `pci`.
+    #[serde(default)]
+    pub transport: Transport,
     /// Longest time that the whole run may take; then it is a hang. Absent: no limit.
     #[serde(
         default,
@@ -105,6 +108,7 @@ impl Default for VmConfig {
             memory: default_memory(),
             console: ConsoleTarget::default(),
             on_reset: OnReset::default(),
+            transport: Transport::default(),
             limit: None,
             plan: None,
             events: None,

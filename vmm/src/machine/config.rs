@@ -19,6 +19,17 @@ pub enum OnReset {
     Reboot,
 }
 
+/// How the guest finds its virtio devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Registers in windows of memory that ACPI names; at most 15 devices.
+    #[default]
+    Mmio,
+    /// Functions on a PCI bus, with MSI-X; at most 248 devices.
+    Pci,
+}
+
 /// A machine before it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineConfig {
@@ -34,6 +45,8 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// What a reset does.
     pub on_reset: OnReset,
+    /// How the guest finds its virtio devices.
+    pub transport: Transport,
 }
 
 impl MachineConfig {
@@ -47,6 +60,7 @@ impl MachineConfig {
             vcpus: 1,
             memory_bytes: 512 << 20,
             on_reset: OnReset::Exit,
+            transport: Transport::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::boot::initrd::InitrdError;
 use crate::boot::kernel::KernelError;
-use crate::layout::{CMDLINE_MAX, MAX_VCPUS, VIRTIO_GSIS};
+use crate::layout::{CMDLINE_MAX, MAX_VCPUS};
 use crate::memory::MemoryError;
 use crate::region::RegionError;
 
@@ -23,11 +23,13 @@ pub enum MachineError {
         /// Its length in bytes.
         len: usize,
     },
-    /// More devices than interrupt lines.
-    #[error("{count} devices are too many: a machine has room for {}", VIRTIO_GSIS.len())]
+    /// More devices than the transport has room for.
+    #[error("{count} devices are too many: by this transport a machine has room for {room}")]
     TooManyDevices {
         /// How many were given.
         count: usize,
+        /// How many there can be.
+        room: usize,
     },
     /// `/dev/kvm` does not exist.
     #[error(

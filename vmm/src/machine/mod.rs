@@ -17,7 +17,7 @@ mod exit;
 mod parts;
 mod running;
 
-pub use config::{MachineConfig, OnReset};
+pub use config::{MachineConfig, OnReset, Transport};
 pub use error::MachineError;
 pub use exit::Exit;
 pub use parts::{Machine, Parts};

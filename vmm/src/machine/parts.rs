@@ -18,12 +18,10 @@ use crate::console::{Console, ConsoleOutput, Input};
 use crate::device_manager::DeviceManager;
 use crate::irq::IrqLine;
 use crate::layout::{
-    ACPI_PM_PORT, COM1_GSI, COM1_PORT, COM2_GSI, COM2_PORT, I8042_PORT, PCI_CONFIG_PORT,
-    PVPANIC_PORT,
+    ACPI_PM_PORT, COM1_GSI, COM1_PORT, COM2_GSI, COM2_PORT, I8042_PORT, PVPANIC_PORT,
 };
 use crate::memory;
 use crate::platform::i8042::I8042;
-use crate::platform::pci_stub::PciStub;
 use crate::platform::power::AcpiPm;
 use crate::platform::pvpanic::Pvpanic;
 use crate::platform::uart::{Output, SharedOutput, Uart};
@@ -34,7 +32,7 @@ use crate::vm::Vm;
 /// What a machine has beside its configuration.
 #[derive(Default)]
 pub struct Parts {
-    /// The virtio devices, in the order of their windows. At most 15.
+    /// The virtio devices, in the order in which the guest finds them. At most 15 by virtio-mmio, 248 by PCI.
     pub devices: Vec<SharedDevice>,
     /// Files that are guest memory above RAM. Reset and reboot leave them as they are.
     pub regions: Vec<Region>,
@@ -95,10 +93,10 @@ impl Machine {
         )));
         let com1 = serial_port("com1", COM1_GSI, output)?;
         let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
-        let devices = DeviceManager::new(parts.devices, &memory, &parts.tracer)?;
+        let devices = DeviceManager::new(config.transport, parts.devices, &memory, &parts.tracer)?;
         let mut buses = Buses::default();
         add_platform(&mut buses, &com1, &com2, parts.agent);
-        devices.add_to(&mut buses.mmio);
+        devices.add_to(&mut buses);
         let buses = Arc::new(buses);
         let input = parts.console.input;
         let core = Core {
@@ -163,7 +161,7 @@ impl Core {
                 loaded.initrd,
                 self.config.cmdline.as_bytes(),
             )?;
-            acpi::write(memory, self.config.vcpus, &self.devices.windows())
+            acpi::write(memory, self.config.vcpus, &self.devices.hardware())
         };
         tables(&self.ram).map_err(MachineError::BootStructures)?;
         let vm = Vm::create(&self.kvm, self.memory.clone())?;
@@ -224,7 +222,6 @@ fn add_platform(
     insert(COM2_PORT, Uart::LEN, com2.clone());
     insert(ACPI_PM_PORT, AcpiPm::LEN, Arc::new(AcpiPm::new()));
     insert(I8042_PORT, I8042::LEN, Arc::new(I8042));
-    insert(PCI_CONFIG_PORT, PciStub::LEN, Arc::new(PciStub::default()));
     insert(PVPANIC_PORT, 1, Arc::new(Pvpanic));
     if let Some(handler) = agent {
         insert(

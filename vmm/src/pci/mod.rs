@@ -25,4 +25,4 @@ pub(crate) use bus::PciBus;
 pub(crate) use ecam::Ecam;
 pub(crate) use intx::intx_gsi;
 pub(crate) use ports::ConfigPorts;
-pub(crate) use window::{HighWindow, MemoryWindow};
+pub(crate) use window::MemoryWindow;

@@ -98,7 +98,10 @@ fn chip(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
     entry
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves of an address"
+)]
 fn of_message(gsi: u32, message: Message) -> kvm_irq_routing_entry {
     let mut entry = kvm_irq_routing_entry {
         gsi,

@@ -115,3 +115,46 @@ impl BusDevice for ConfigPorts {
         *lock(&self.address) = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pincushion_devices::trace::Tracer;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    fn ports() -> ConfigPorts {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let bus = PciBus::new(vec![], &Arc::new(memory), &Arc::new(Tracer::new())).unwrap();
+        ConfigPorts::new(Arc::new(bus))
+    }
+
+    fn config(ports: &ConfigPorts, address: u32) -> u32 {
+        ports.write(0, &address.to_le_bytes());
+        let mut data = [0; 4];
+        ports.read(DATA, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    #[test]
+    fn a_host_bridge_is_alone_on_an_empty_bus() {
+        let ports = ports();
+        assert_eq!(config(&ports, ENABLE), 0x0008_1b36);
+        assert_eq!(config(&ports, ENABLE | 0x08) >> 16, 0x0600);
+        assert_eq!(config(&ports, ENABLE | 1 << 11), u32::MAX);
+        assert_eq!(config(&ports, ENABLE | 1 << 16), u32::MAX);
+        assert_eq!(config(&ports, 0), u32::MAX, "the mechanism is off");
+        let mut class = [0; 2];
+        ports.write(0, &(ENABLE | 0x08).to_le_bytes());
+        ports.read(DATA + 2, &mut class);
+        assert_eq!(class, [0x00, 0x06], "a 16-bit read in the middle");
+    }
+
+    #[test]
+    fn the_reset_register_resets_only_by_its_value() {
+        let ports = ports();
+        assert_eq!(ports.write(RESET, &[2]), Flow::Continue);
+        assert_eq!(ports.write(RESET, &[6]), Flow::Reset);
+        assert_eq!(ports.write(RESET, &[0x0e]), Flow::Reset);
+    }
+}

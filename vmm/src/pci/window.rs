@@ -75,7 +75,10 @@ mod tests {
     #[test]
     fn the_window_is_the_last_quarter_of_what_can_be_addressed() {
         let window = HighWindow::of_width(40);
-        assert_eq!((window.start, window.end), (0xc0_0000_0000, 0x100_0000_0000));
+        assert_eq!(
+            (window.start, window.end),
+            (0xc0_0000_0000, 0x100_0000_0000)
+        );
         assert_eq!(HighWindow::of_width(52), HighWindow::of_width(46));
         assert!(HighWindow::of_width(0).start > 4 << 30);
     }

@@ -62,6 +62,12 @@ impl PciTransport {
         vectors(self.core.kicks().len())
     }
 
+    /// The same of a device with so many queues, before it is one.
+    #[must_use]
+    pub fn vectors_for(queues: usize) -> usize {
+        vectors(queues)
+    }
+
     /// One eventfd per queue: register each in the BAR at [`notify_offset`](super::notify_offset) without a datum, and
     /// serve the queue when it is readable.
     #[must_use]

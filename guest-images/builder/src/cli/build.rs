@@ -28,7 +28,7 @@ pub(crate) struct BuildArgs {
     /// Static program that becomes PID 1 [default: pincushion-agent beside this program]
     #[arg(long, value_name = "PATH")]
     init: Option<PathBuf>,
-    /// Module that the guest loads, with all that it needs; can be repeated [default: virtio_mmio, virtio_blk, ext4]
+    /// Module that the guest loads, with all that it needs; can be repeated [default: virtio_mmio, virtio_pci, virtio_blk, ext4]
     #[arg(long = "module", value_name = "NAME")]
     module_names: Vec<String>,
     /// File to put into the image; MODE is octal; can be repeated [default of MODE: that of the file]
