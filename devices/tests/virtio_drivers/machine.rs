@@ -9,17 +9,19 @@ use pincushion_devices::backend::{
 };
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
 use pincushion_devices::context::Context;
-use pincushion_devices::device::SharedDevice;
+use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::fault::Plan;
 use pincushion_devices::mock::ByHand;
 use pincushion_devices::trace::{EventKind, Recording, Tracer};
 use pincushion_devices::transport::MmioTransport;
+use pincushion_devices::transport::pci::{Message, PciInterrupts, PciTransport};
 use tempfile::TempDir;
 use virtio_drivers::device::blk::VirtIOBlk;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::guest::{GuestHal, Registers, new_guest};
+use crate::pci::Function;
 
 /// Size of every disk here, in bytes.
 pub const SIZE: u64 = 8 << 20;
@@ -33,9 +35,38 @@ pub enum Store {
     File { backend: Engine, direct: bool },
 }
 
+/// What the driver finds.
+#[derive(Clone)]
+enum Wires {
+    Mmio(Arc<MmioTransport>),
+    Pci(Arc<PciTransport>),
+}
+
+impl Wires {
+    fn kicks(&self) -> &[Arc<EventFd>] {
+        match self {
+            Self::Mmio(transport) => transport.kick_fds(),
+            Self::Pci(transport) => transport.kick_fds(),
+        }
+    }
+}
+
+/// The pin of a function as an edge of a line; the driver crate knows no vectors.
+struct Pin(EventFd);
+
+impl PciInterrupts for Pin {
+    fn set_pin(&self, asserted: bool) {
+        if asserted {
+            self.0.write(1).unwrap();
+        }
+    }
+    fn route(&self, _vector: u16, _message: Message) {}
+    fn send(&self, _vector: u16) {}
+}
+
 /// A device at work.
 pub struct Machine {
-    pub transport: Arc<MmioTransport>,
+    wires: Wires,
     pub line: EventFd,
     pub log: Recording,
     stop: EventFd,
@@ -70,6 +101,26 @@ fn open(store: Store, read_only: bool) -> Result<(Box<dyn Disk>, Option<TempDir>
 impl Machine {
     /// A machine with one disk, or nothing with a printed reason where the host lacks what the store needs.
     pub fn new(store: Store, read_only: bool) -> Option<Self> {
+        Self::with(store, read_only, |device, memory, line, tracer| {
+            let transport = MmioTransport::new(device, memory, line, tracer).unwrap();
+            Wires::Mmio(Arc::new(transport))
+        })
+    }
+
+    /// The same on a PCI bus.
+    pub fn on_pci(store: Store, read_only: bool) -> Option<Self> {
+        Self::with(store, read_only, |device, memory, line, tracer| {
+            let pin = Box::new(Pin(line));
+            let transport = PciTransport::new(device, memory, pin, 1, tracer).unwrap();
+            Wires::Pci(Arc::new(transport))
+        })
+    }
+
+    fn with(
+        store: Store,
+        read_only: bool,
+        wire: impl FnOnce(SharedDevice, Memory, EventFd, Arc<Tracer>) -> Wires,
+    ) -> Option<Self> {
         let (disk, dir) = match open(store, read_only) {
             Ok(opened) => opened,
             Err(error @ (OpenError::NoUring { .. } | OpenError::NoDirectIo { .. })) => {
@@ -86,16 +137,14 @@ impl Machine {
             Arc::new(Mutex::new(BlkDevice::new(config, disk, context).unwrap()));
         let line = EventFd::new(EFD_NONBLOCK).unwrap();
         let memory = new_guest();
-        let transport =
-            MmioTransport::new(device.clone(), memory, line.try_clone().unwrap(), tracer).unwrap();
-        let transport = Arc::new(transport);
+        let wires = wire(device.clone(), memory, line.try_clone().unwrap(), tracer);
         let stop = EventFd::new(EFD_NONBLOCK).unwrap();
         let worker = {
-            let (transport, stop) = (transport.clone(), stop.try_clone().unwrap());
-            std::thread::spawn(move || work(&device, &transport, &stop))
+            let (wires, stop) = (wires.clone(), stop.try_clone().unwrap());
+            std::thread::spawn(move || work(&device, wires.kicks(), &stop))
         };
         Some(Self {
-            transport,
+            wires,
             line,
             log,
             stop,
@@ -106,7 +155,18 @@ impl Machine {
 
     /// Lets the driver find the device.
     pub fn drive(&self) -> Blk {
-        Blk::new(Registers(self.transport.clone())).unwrap()
+        match &self.wires {
+            Wires::Mmio(transport) => Blk::new(Registers(transport.clone())).unwrap(),
+            Wires::Pci(_) => panic!("the machine has a bus"),
+        }
+    }
+
+    /// Lets the driver find the device on its bus.
+    pub fn drive_on_pci(&self) -> VirtIOBlk<GuestHal, Function> {
+        match &self.wires {
+            Wires::Pci(transport) => VirtIOBlk::new(Function::find(transport.clone())).unwrap(),
+            Wires::Mmio(_) => panic!("the machine has no bus"),
+        }
     }
 
     pub fn guest_mistakes(&self) -> Vec<EventKind> {
@@ -131,7 +191,7 @@ impl Drop for Machine {
 }
 
 /// What an event loop does for a device.
-fn work(device: &SharedDevice, transport: &MmioTransport, stop: &EventFd) {
+fn work(device: &SharedDevice, kicks: &[Arc<EventFd>], stop: &EventFd) {
     const WAKE: u64 = 1000;
     const STOP: u64 = 1001;
     let epoll = Epoll::new().unwrap();
@@ -139,7 +199,7 @@ fn work(device: &SharedDevice, transport: &MmioTransport, stop: &EventFd) {
         let readable = EpollEvent::new(EventSet::IN, name);
         epoll.ctl(ControlOperation::Add, fd, readable).unwrap();
     };
-    for (queue, kick) in (0..).zip(transport.kick_fds()) {
+    for (queue, kick) in (0..).zip(kicks) {
         watch(kick.as_raw_fd(), queue);
     }
     for queue in device.lock().unwrap().queues() {
@@ -159,7 +219,7 @@ fn work(device: &SharedDevice, transport: &MmioTransport, stop: &EventFd) {
                 WAKE => device.lock().unwrap().on_wake(),
                 queue => {
                     let queue = u16::try_from(queue).unwrap();
-                    let _ = transport.kick_fds()[usize::from(queue)].read();
+                    let _ = kicks[usize::from(queue)].read();
                     device.lock().unwrap().on_kick(queue);
                 }
             }

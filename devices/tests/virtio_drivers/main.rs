@@ -7,6 +7,7 @@
 
 mod guest;
 mod machine;
+mod pci;
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -201,6 +202,34 @@ fn a_driver_that_begins_anew_finds_its_data_and_no_ghosts(store: Store) {
     }
 }
 
+fn a_driver_on_a_pci_bus_reads_what_it_wrote(store: Store) {
+    let Some(machine) = Machine::on_pci(store, false) else {
+        return;
+    };
+    for round in 0..10 {
+        let mut blk = machine.drive_on_pci();
+        assert_eq!(blk.capacity(), SECTORS);
+        let bytes = pattern(round, (round + 1) * SECTOR_SIZE);
+        let sector = 100 * round;
+        blk.write_blocks(sector, &bytes).unwrap();
+        blk.flush().unwrap();
+        let mut seen = vec![0xee; bytes.len()];
+        blk.read_blocks(sector, &mut seen).unwrap();
+        assert!(seen == bytes, "round {round}");
+        let end = usize::try_from(SECTORS).unwrap();
+        assert_eq!(
+            blk.write_blocks(end, &bytes[..SECTOR_SIZE]),
+            Err(Error::IoError)
+        );
+        assert!(!blk.ack_interrupt().is_empty(), "the pin has a reason");
+        assert!(
+            machine.line.read().unwrap() > 0,
+            "the guest was interrupted"
+        );
+    }
+    assert_eq!(machine.guest_mistakes(), []);
+}
+
 /// Each test over each store.
 macro_rules! over_every_store {
     ($($test:ident,)+) => {
@@ -230,4 +259,5 @@ over_every_store!(
     a_read_only_disk_says_so_and_refuses_writes,
     several_requests_in_flight_each_get_their_own_answer,
     a_driver_that_begins_anew_finds_its_data_and_no_ghosts,
+    a_driver_on_a_pci_bus_reads_what_it_wrote,
 );

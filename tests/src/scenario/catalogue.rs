@@ -25,7 +25,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
-    "mixed-load"
+    "mixed-load" "pci-ext4"
 );
 
 /// Parts by name.

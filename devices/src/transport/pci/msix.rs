@@ -272,7 +272,7 @@ mod tests {
             for len in 0..10usize {
                 let good = matches!(len, 4 | 8)
                     && offset.is_multiple_of(len as u64)
-                    && offset + (len as u64) <= 0x30;
+                    && offset.saturating_add(len as u64) <= 0x30;
                 let written = msix.write_table(offset, &[0xff; 10][..len], &mut todo);
                 assert_eq!(written, good, "{offset:#x}, {len} bytes");
                 msix.read_table(offset, &mut [0; 10][..len]);

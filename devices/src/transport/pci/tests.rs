@@ -149,8 +149,7 @@ impl Bench {
     }
 
     fn mistakes(&self) -> usize {
-        let is_mistake =
-            |event: &&Arc<Event>| matches!(event.kind, EventKind::GuestMistake { .. });
+        let is_mistake = |event: &&Arc<Event>| matches!(event.kind, EventKind::GuestMistake { .. });
         self.log.events().iter().filter(is_mistake).count()
     }
 
@@ -324,7 +323,10 @@ fn a_masked_vector_is_pending_until_it_is_unmasked() {
     bench.interrupt().signal_config();
     assert_eq!((bench.seen(), bench.get(MSIX_PBA, 4)), (vec![], 1));
     bench.set(MSIX_TABLE + 12, 4, 0);
-    assert_eq!((bench.seen(), bench.get(MSIX_PBA, 4)), (vec![Seen::Sent(0)], 0));
+    assert_eq!(
+        (bench.seen(), bench.get(MSIX_PBA, 4)),
+        (vec![Seen::Sent(0)], 0)
+    );
 }
 
 #[test]
@@ -366,7 +368,10 @@ fn a_device_that_needs_a_reset_tells_a_driver_at_work() {
     let bench = bench();
     bench.start();
     bench.interrupt().signal_needs_reset();
-    assert_eq!((bench.status(), bench.seen()), (64 | 15, vec![Seen::Pin(true)]));
+    assert_eq!(
+        (bench.status(), bench.seen()),
+        (64 | 15, vec![Seen::Pin(true)])
+    );
     assert_eq!(bench.get(ISR, 1), 2);
 }
 
@@ -394,7 +399,10 @@ fn the_bar_is_reached_by_way_of_configuration_space() {
     assert_eq!((bench.status(), bench.config(window + 16, 4)), (1, 1));
     bench.set_config(window + 8, 4, 4);
     bench.set_config(window + 12, 4, 4);
-    assert_eq!(u64::from(bench.config(window + 16, 4)), FEATURES & 0xffff_ffff);
+    assert_eq!(
+        u64::from(bench.config(window + 16, 4)),
+        FEATURES & 0xffff_ffff
+    );
     for (offset, len, bar) in [(2, 4, 0), (4, 3, 0), (4, 4, 1), (4, u32::MAX, 0)] {
         bench.set_config(window + 4, 1, bar);
         bench.set_config(window + 8, 4, offset);
