@@ -7,6 +7,7 @@
 //! This crate knows no KVM, no scenario and no oracle.
 
 pub mod backend;
+pub mod balloon;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod bare;
 pub mod blk;

@@ -84,6 +84,7 @@ pub struct Used {
 pub struct Driver {
     memory: Memory,
     size: u16,
+    table: u64,
     avail: u64,
     used: u64,
     control: u64,
@@ -114,27 +115,40 @@ impl Driver {
     /// A driver with its own guest memory, which has `data_frames` frames for the test.
     #[must_use]
     pub fn new(size: u16, data_frames: u64) -> Self {
-        let n = u64::from(size);
-        let avail = TABLE + 16 * n;
-        let used = (avail + 6 + 2 * n).next_multiple_of(4);
-        let control = (used + 6 + 8 * n).next_multiple_of(CONTROL);
-        let data = (control + CONTROL * n).next_multiple_of(FRAME_SIZE);
-        let end = data + data_frames * FRAME_SIZE;
+        let end = Self::data_start(TABLE, size) + data_frames * FRAME_SIZE;
         let len = usize::try_from(end).expect("a test's memory fits the host's");
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), len)])
             .expect("the host has memory for a test");
+        Self::within(Arc::new(memory), TABLE, size)
+    }
+
+    /// A driver whose rings and control bytes begin at the frame `table` of a memory that it shares with others. Its data begin
+    /// where they end.
+    #[must_use]
+    pub fn within(memory: Memory, table: u64, size: u16) -> Self {
+        let n = u64::from(size);
+        let avail = table + 16 * n;
+        let used = (avail + 6 + 2 * n).next_multiple_of(4);
         Self {
-            memory: Arc::new(memory),
+            memory,
             size,
+            table,
             avail,
             used,
-            control,
-            data,
+            control: (used + 6 + 8 * n).next_multiple_of(CONTROL),
+            data: Self::data_start(table, size),
             free: (0..size).rev().collect(),
             chains: vec![Vec::new(); usize::from(size)],
             avail_idx: 0,
             used_seen: 0,
         }
+    }
+
+    fn data_start(table: u64, size: u16) -> u64 {
+        let n = u64::from(size);
+        let used = (table + 16 * n + 6 + 2 * n).next_multiple_of(4);
+        let control = (used + 6 + 8 * n).next_multiple_of(CONTROL);
+        (control + CONTROL * n).next_multiple_of(FRAME_SIZE)
     }
 
     /// Guest memory.
@@ -161,27 +175,33 @@ impl Driver {
     /// What a transport would activate a device with.
     #[must_use]
     pub fn activation(&self, features: u64, interrupt: Arc<dyn Interrupt>) -> Activation {
+        Activation {
+            memory: self.memory.clone(),
+            features,
+            queues: vec![self.queue()],
+            interrupt,
+        }
+    }
+
+    /// The queue as a driver sets it up, ready.
+    #[must_use]
+    pub fn queue(&self) -> Queue {
         let mut queue = Queue::new(self.size).expect("a power of two");
         let halves = |addr: u64| (u32::try_from(addr).ok(), Some(0));
-        let (low, high) = halves(TABLE);
+        let (low, high) = halves(self.table);
         queue.set_desc_table_address(low, high);
         let (low, high) = halves(self.avail);
         queue.set_avail_ring_address(low, high);
         let (low, high) = halves(self.used);
         queue.set_used_ring_address(low, high);
         queue.set_ready(true);
-        Activation {
-            memory: self.memory.clone(),
-            features,
-            queues: vec![queue],
-            interrupt,
-        }
+        queue
     }
 
     /// Forgets all requests and clears the rings, as after a device reset.
     pub fn reset(&mut self) {
-        let zeros = vec![0; usize::try_from(self.control - TABLE).expect("small")];
-        self.put(TABLE, &zeros);
+        let zeros = vec![0; usize::try_from(self.control - self.table).expect("small")];
+        self.put(self.table, &zeros);
         self.free = (0..self.size).rev().collect();
         self.chains.iter_mut().for_each(Vec::clear);
         self.avail_idx = 0;
@@ -278,7 +298,7 @@ impl Driver {
         bytes[8..12].copy_from_slice(&len.to_le_bytes());
         bytes[12..14].copy_from_slice(&flags.to_le_bytes());
         bytes[14..].copy_from_slice(&next.to_le_bytes());
-        self.put(TABLE + 16 * u64::from(index), &bytes);
+        self.put(self.table + 16 * u64::from(index), &bytes);
     }
 
     /// Writes the request header that belongs to a head.
@@ -381,7 +401,7 @@ impl Driver {
     pub fn rings(&self) -> [GuestRange; 3] {
         let n = u64::from(self.size);
         [
-            (TABLE, 16 * n),
+            (self.table, 16 * n),
             (self.avail, 6 + 2 * n),
             (self.used, 6 + 8 * n),
         ]

@@ -14,6 +14,8 @@ pub enum Promise {
     O2,
     /// A DAX block is not reused while a device still holds it.
     O3,
+    /// A frame that a device holds is not free.
+    Freed,
     /// A device of ours, or the host, did not do what it must: nothing that the guest's kernel did.
     Machine,
 }

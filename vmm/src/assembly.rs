@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use pincushion_devices::backend::{
     Disk, DiskOptions, FileOptions, MemoryDisk, OpenError, open_disk,
 };
+use pincushion_devices::balloon::{self, BalloonDevice, BalloonHandle};
 use pincushion_devices::blk::{self, BlkDevice};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::{Plan, PlanError};
+use pincushion_devices::trace::event::GuestRange;
 use pincushion_devices::trace::{JsonLines, Tracer};
 
 use crate::config::{BlkConfig, DiskBackend, NetConfig, VmConfig};
 use crate::machine::MachineConfig;
+use crate::memory;
 use crate::net::{self, NetError};
 
 /// What a machine's devices share, and the devices.
@@ -24,6 +27,8 @@ pub struct Assembly {
     pub context: Context,
     /// In the order of the configuration.
     pub devices: Vec<SharedDevice>,
+    /// The host's side of the balloon, if there is one.
+    pub balloon: Option<BalloonHandle>,
 }
 
 /// Why a machine's parts could not be had.
@@ -65,6 +70,9 @@ pub enum AssemblyError {
         /// Why.
         source: std::io::Error,
     },
+    /// The balloon could not be made.
+    #[error("--balloon: cannot make the device")]
+    Balloon(#[source] std::io::Error),
     /// The event log's file.
     #[error("--events {}: cannot create it{}", path.display(), way_out(source))]
     Events {
@@ -117,18 +125,51 @@ impl Assembly {
         tracer: Arc<Tracer>,
     ) -> Result<Self, AssemblyError> {
         let context = Context::new(plan, tracer.clone())?;
-        let devices = config
+        let mut devices = config
             .blk
             .iter()
             .map(|blk| device(blk, &context))
             .chain(config.net.iter().map(|net| card(net, &context)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let balloon = config
+            .balloon
+            .as_ref()
+            .map(|balloon| self::balloon(balloon, config.memory, &context))
+            .transpose()
+            .map_err(AssemblyError::Balloon)?;
+        let balloon = balloon.map(|balloon| {
+            let handle = balloon.handle();
+            devices.push(Arc::new(Mutex::new(balloon)));
+            handle
+        });
         Ok(Self {
             tracer,
             context,
             devices,
+            balloon,
         })
     }
+}
+
+/// The balloon of a machine with so many bytes of RAM, all of which it may give back.
+///
+/// # Errors
+/// The host has no descriptor left, or the target is more than the RAM.
+pub fn balloon(
+    config: &crate::config::BalloonConfig,
+    memory_bytes: u64,
+    context: &Context,
+) -> std::io::Result<BalloonDevice> {
+    let ram = memory::ranges(memory_bytes)
+        .into_iter()
+        .map(|(addr, len)| GuestRange { addr, len });
+    let device = balloon::BalloonConfig {
+        target_bytes: config.target,
+        reporting: config.reporting,
+        deflate_on_oom: config.deflate_on_oom,
+        ..balloon::BalloonConfig::new(&config.id, ram.collect())
+    };
+    BalloonDevice::new(device, context.clone())
 }
 
 fn device(config: &BlkConfig, context: &Context) -> Result<SharedDevice, AssemblyError> {

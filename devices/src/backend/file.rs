@@ -55,7 +55,7 @@ impl FileDisk {
             Work::Flush => self.image.file.sync_data(),
             Work::Discard => zeroes::discard(&self.image.file, transfer.offset, transfer.len),
             Work::WriteZeroes { unmap } => self.write_zeroes(transfer.offset, transfer.len, unmap),
-            Work::Transmit | Work::Receive => Err(io::ErrorKind::Unsupported.into()),
+            Work::Transmit | Work::Receive | Work::Free => Err(io::ErrorKind::Unsupported.into()),
         };
         done.map(|()| transfer.payload_len())
     }

@@ -41,7 +41,9 @@ impl Flight {
             Work::Write => opcode::Writev::new(file, window.as_ptr(), count)
                 .offset(offset)
                 .build(),
-            Work::Transmit | Work::Receive => unreachable!("a disk's transfers were checked"),
+            Work::Transmit | Work::Receive | Work::Free => {
+                unreachable!("a disk's transfers were checked")
+            }
             Work::Flush => opcode::Fsync::new(file)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
@@ -70,7 +72,8 @@ impl Flight {
             | Work::Discard
             | Work::WriteZeroes { .. }
             | Work::Transmit
-            | Work::Receive => return Next::Done(Ok(())),
+            | Work::Receive
+            | Work::Free => return Next::Done(Ok(())),
         };
         if count == 0 {
             return Next::Done(Err(at_nothing.into()));

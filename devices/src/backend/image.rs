@@ -111,7 +111,9 @@ impl Image {
             Work::Flush => return Ok(()),
             Work::Read => false,
             Work::Write | Work::Discard | Work::WriteZeroes { .. } => true,
-            Work::Transmit | Work::Receive => return Err(io::ErrorKind::Unsupported.into()),
+            Work::Transmit | Work::Receive | Work::Free => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
         };
         if changes && self.read_only {
             return Err(io::Error::from_raw_os_error(libc::EROFS));

@@ -80,7 +80,7 @@ impl MemoryDisk {
                 Ok(())
             }
             Work::Flush => Ok(()),
-            Work::Transmit | Work::Receive => Err(io::ErrorKind::Unsupported.into()),
+            Work::Transmit | Work::Receive | Work::Free => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -101,7 +101,7 @@ impl UringDisk {
         let mut fallocate = FallocateFlags::empty();
         match transfer.work {
             // What is not for disks was refused above.
-            Work::Flush | Work::Transmit | Work::Receive => {}
+            Work::Flush | Work::Transmit | Work::Receive | Work::Free => {}
             Work::Read | Work::Write => {
                 if let Err(error) = segments.load(&mut transfer.buffers, transfer.len) {
                     return Err(Unfit::Refused(transfer, error));

@@ -30,6 +30,8 @@ pub enum Work {
     Transmit,
     /// The outside world to memory: completes when something has come, with as many bytes as came.
     Receive,
+    /// The payload's frames are the host's: their contents are not needed any more.
+    Free,
 }
 
 /// Memory of a transfer.
@@ -92,7 +94,7 @@ impl Transfer {
     pub fn payload_len(&self) -> u64 {
         match self.work {
             Work::Read | Work::Write | Work::Transmit | Work::Receive => self.len,
-            Work::Flush | Work::Discard | Work::WriteZeroes { .. } => 0,
+            Work::Flush | Work::Discard | Work::WriteZeroes { .. } | Work::Free => 0,
         }
     }
 }

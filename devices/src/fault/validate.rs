@@ -154,6 +154,11 @@ impl Rule {
                     "a flush has to lie before it is executed; plant it at point `fetched`",
                 );
             }
+            Point::Completed if self.planted == Some(Planted::HoldAfterCompletion) => {
+                return Some(
+                    "the hold is closed by then; plant it at point `fetched` or `executed`",
+                );
+            }
             Point::Fetched | Point::Executed | Point::Completed => {}
         }
         self.problem_with_operation()
@@ -167,13 +172,17 @@ impl Rule {
                 | Operation::Write
                 | Operation::GetId
                 | Operation::Transmit
-                | Operation::Receive,
+                | Operation::Receive
+                | Operation::Inflate
+                | Operation::Deflate
+                | Operation::ReportFree,
             ) => false,
             Some(
                 Operation::Flush
                 | Operation::Discard
                 | Operation::WriteZeroes
                 | Operation::Control
+                | Operation::Statistics
                 | Operation::Unknown,
             ) => true,
         };

@@ -44,6 +44,7 @@ impl Decision {
             Planted::TouchAfterCompletion => "plant touch-after-completion".to_owned(),
             Planted::LyingFlush => "plant lying-flush".to_owned(),
             Planted::DroppedCompletion => "plant dropped-completion".to_owned(),
+            Planted::HoldAfterCompletion => "plant hold-after-completion".to_owned(),
         }));
         if words.is_empty() {
             words.push("verify".to_owned());

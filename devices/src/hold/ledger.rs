@@ -15,6 +15,8 @@ use crate::trace::event::{Direction, FRAME_SIZE, GuestRange, HoldId};
 
 use super::hold::Hold;
 
+mod search;
+
 /// Frames whose counters are made at once: 16 MiB of guest memory, 32 KiB of counters.
 const NEIGHBOURS: u64 = 4096;
 /// Their size in bytes.

@@ -6,7 +6,7 @@ use crate::memory;
 use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Point};
 
 use super::core::Core;
-use super::device_queue::DeviceQueue;
+use super::device_queue::{DeviceQueue, Kept};
 use super::in_flight::Step;
 use super::logic::{Logic, Outcome};
 
@@ -35,6 +35,20 @@ impl<L: Logic> Core<L> {
         let written =
             answer.expect("the place of the answer was checked when the chain was parsed");
 
+        if slot.planted == Some(Planted::HoldAfterCompletion)
+            && let Some(hold) = slot.hold.take()
+        {
+            let (ordinal, ranges) = (slot.ordinal, slot.ranges.clone());
+            self.emit(|| EventKind::PlantedFault {
+                request: self.request_id(ordinal),
+                planted: Planted::HoldAfterCompletion,
+            });
+            queue.kept.push(Kept {
+                ordinal,
+                hold,
+                ranges,
+            });
+        }
         // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame
         // it for using them.
         if let Some(hold) = slot.hold.take() {

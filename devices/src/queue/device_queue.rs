@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::device::{Interrupt, Memory};
-use crate::hold::Shard;
+use crate::hold::{Hold, Shard};
+use crate::trace::event::GuestRange;
 
 use super::group::Groups;
 use super::in_flight::InFlight;
@@ -21,12 +22,21 @@ pub(super) struct DeviceQueue<R> {
     pub(super) groups: Groups,
     /// Slots that may start, in order.
     pub(super) ready: Vec<u16>,
+    /// Holds of requests that are over, kept by a planted fault.
+    pub(super) kept: Vec<Kept>,
     /// Why nothing is popped any more.
     pub(super) broken: Option<RingBroken>,
     /// The guest was told so.
     pub(super) told_broken: bool,
     /// The last turn ended with chains left in the ring.
     pub(super) more: bool,
+}
+
+/// A hold whose request is over.
+pub(super) struct Kept {
+    pub(super) ordinal: u64,
+    pub(super) hold: Hold,
+    pub(super) ranges: Vec<GuestRange>,
 }
 
 impl<R> DeviceQueue<R> {

@@ -133,6 +133,7 @@ impl<L: Logic> Handler<L> {
             ring,
             groups: Groups::default(),
             ready: Vec::new(),
+            kept: Vec::new(),
             broken: None,
             told_broken: false,
             more: true,
@@ -339,6 +340,12 @@ impl<L: Logic> Core<L> {
         self.forget_messages();
 
         let mut abandoned = 0;
+        for kept in std::mem::take(&mut queue.kept) {
+            abandoned += 1;
+            let (hold, request) = (kept.hold.id(), self.request_id(kept.ordinal));
+            let how = kept.hold.abandon(&mut queue.shard, &kept.ranges);
+            self.emit(|| EventKind::HoldClosed { hold, request, how });
+        }
         for index in queue.in_flight.all() {
             let slot = queue.in_flight.slot(index);
             self.wake.inbox().unpark(slot.ticket);

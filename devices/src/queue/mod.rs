@@ -7,6 +7,7 @@ mod complete;
 mod core;
 mod device_queue;
 mod fetch;
+mod free;
 mod group;
 pub mod handler;
 mod in_flight;

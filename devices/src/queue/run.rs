@@ -89,8 +89,20 @@ impl<L: Logic> Core<L> {
         offset: u64,
         len: u64,
     ) -> Transfer {
+        if work == Work::Free {
+            let buffers = self.free_buffers(queue, index);
+            let token = queue.in_flight.slot(index).ticket.0;
+            return Transfer {
+                token,
+                work,
+                offset,
+                len,
+                buffers,
+            };
+        }
         let slot = queue.in_flight.slot(index);
         let buffers = match work {
+            Work::Receive if slot.ranges.is_empty() => Buffers::None,
             Work::Read | Work::Write | Work::Transmit | Work::Receive => match slot.copy.take() {
                 Some(copy) => Buffers::Owned(copy),
                 None => {
@@ -100,7 +112,7 @@ impl<L: Logic> Core<L> {
                     guest_buffers(self.spare.buffers.pop(), &queue.memory, &slot.ranges)
                 }
             },
-            Work::Flush | Work::Discard | Work::WriteZeroes { .. } => Buffers::None,
+            Work::Free | Work::Flush | Work::Discard | Work::WriteZeroes { .. } => Buffers::None,
         };
         Transfer {
             token: slot.ticket.0,
@@ -136,6 +148,10 @@ impl<L: Logic> Core<L> {
                     // The copy was hashed when it was made, and nobody else could change it.
                     self.emit(|| self.hashed(slot, Moment::Transfer, &slot.hashes));
                 }
+            }
+            // The host's memory and nothing that the device touches.
+            guest @ Buffers::Guest { .. } if transfer.work == Work::Free => {
+                self.spare.buffers.push(guest);
             }
             guest @ Buffers::Guest { .. } => {
                 self.spare.buffers.push(guest);
@@ -216,7 +232,11 @@ impl<L: Logic> Core<L> {
 
 /// The payload for the backend, in buffers that were used before if there are any.
 #[inline]
-fn guest_buffers(spare: Option<Buffers>, memory: &Memory, from: &[GuestRange]) -> Buffers {
+pub(super) fn guest_buffers(
+    spare: Option<Buffers>,
+    memory: &Memory,
+    from: &[GuestRange],
+) -> Buffers {
     let mut buffers = spare.unwrap_or_else(|| Buffers::Guest {
         ranges: Vec::new(),
         memory: memory.clone(),

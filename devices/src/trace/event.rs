@@ -12,6 +12,8 @@
 //! The ledger under-approximates: `HoldOpened` comes after the pop, and `HoldClosed` before the used index is visible to the guest. So
 //! between the two the device certainly owned the frames.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Version of the vocabulary; the first line of a log says it ([`EventKind::LogOpened`]).
@@ -82,6 +84,14 @@ pub enum Operation {
     Receive,
     /// A command in a network card's control queue.
     Control,
+    /// Pages that the guest gives into the balloon.
+    Inflate,
+    /// Pages that it takes out of the balloon.
+    Deflate,
+    /// The guest's memory statistics.
+    Statistics,
+    /// Pages that the guest reports as free.
+    ReportFree,
     /// Anything else that was asked for.
     Unknown,
 }
@@ -178,6 +188,19 @@ pub enum ReleaseCause {
     Stopping,
 }
 
+/// Frames that a device holds though the guest has called them free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFrames {
+    /// Which.
+    pub range: GuestRange,
+    /// Name of the device.
+    pub device: String,
+    /// Requests that read each of them.
+    pub to_device: u32,
+    /// Requests that write each of them.
+    pub from_device: u32,
+}
+
 /// A part of the machine did something that no rule and no correct device does, because a self-test planted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -188,6 +211,8 @@ pub enum Planted {
     LyingFlush,
     /// The used element is never published.
     DroppedCompletion,
+    /// The used element is published while the device goes on holding the frames, until it is reset.
+    HoldAfterCompletion,
 }
 
 /// What a device did because a rule wanted it, and no correct device does. Never a guest's doing.
@@ -384,6 +409,33 @@ pub enum EventKind {
     PlantedFault {
         request: RequestId,
         planted: Planted,
+    },
+    /// The guest has called the frames of this request free (its [`EventKind::Fetched`] names them), and the ledger was asked:
+    /// `bytes` of them may be discarded, those in `held` belong to a device and are kept. The request is acknowledged later.
+    FramesFreed {
+        request: RequestId,
+        bytes: u64,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<HeldFrames>,
+    },
+    /// A device gave some of guest memory back: so much of it was in the host's memory before, so much is now.
+    HostMemory {
+        device: String,
+        before_bytes: u64,
+        resident_bytes: u64,
+    },
+    /// The host asks for a balloon of this size.
+    BalloonTarget { device: String, bytes: u64 },
+    /// The driver says that its balloon has this size.
+    BalloonActual {
+        device: String,
+        bytes: u64,
+        target_bytes: u64,
+    },
+    /// The driver says how the guest's memory is used.
+    BalloonStatistics {
+        device: String,
+        statistics: BTreeMap<String, u64>,
     },
     /// Somebody opened a gate.
     GateOpened { gate: String },

@@ -66,7 +66,15 @@ pub const FORMAT: u32 = 1;
 pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "ext4"];
 
 /// What a guest may need for what not every machine has; a step of the agent loads it.
-pub const ON_DEMAND_MODULES: &[&str] = &["virtio_net", "virtio_pmem", "nd_pmem", "device_dax", "dax_pmem", "xfs"];
+pub const ON_DEMAND_MODULES: &[&str] = &[
+    "virtio_pmem",
+    "nd_pmem",
+    "device_dax",
+    "dax_pmem",
+    "xfs",
+    "virtio_balloon",
+    "virtio_net",
+];
 
 /// What the nested machine needs: KVM on the emulated AMD processor, PCI, its agent's port, a disk.
 pub const NESTED_MODULES: &[&str] = &[

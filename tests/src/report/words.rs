@@ -1,5 +1,7 @@
 //! Events in plain words, for the evidence tables and the pictures.
 
+use std::collections::BTreeSet;
+
 use pincushion_devices::trace::event::{
     Direction, Event, EventKind, Fault, HoldEnd, Moment, Operation, Point, ReleaseCause, Status,
     Until,
@@ -42,6 +44,7 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::Executed { request: id, .. }
         | EventKind::HoldClosed { request: id, .. }
         | EventKind::Used { request: id, .. }
+        | EventKind::FramesFreed { request: id, .. }
         | EventKind::PlantedFault { request: id, .. } => request(id),
         EventKind::DeviceAdded { device, .. }
         | EventKind::DeviceStatus { device, .. }
@@ -50,6 +53,10 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::Signalled { device, .. }
         | EventKind::FrameDropped { device, .. }
         | EventKind::LinkChanged { device, .. }
+        | EventKind::HostMemory { device, .. }
+        | EventKind::BalloonTarget { device, .. }
+        | EventKind::BalloonActual { device, .. }
+        | EventKind::BalloonStatistics { device, .. }
         | EventKind::GuestMistake { device, .. } => device.clone(),
         EventKind::StepBegan { .. }
         | EventKind::StepEnded { .. }
@@ -110,10 +117,7 @@ pub(super) fn event(event: &Event) -> String {
             status: what,
             host_error,
             ..
-        } => match host_error {
-            Some(error) => format!("done: {} ({error})", status(*what)),
-            None => format!("done: {}", status(*what)),
-        },
+        } => done(*what, host_error.as_deref()),
         EventKind::HoldClosed { how, .. } => giving_back(*how).to_owned(),
         EventKind::Used { status: what, .. } => {
             format!("completed for the guest: {}", status(*what))
@@ -124,6 +128,11 @@ pub(super) fn event(event: &Event) -> String {
         }
         EventKind::FrameDropped { why, .. } => format!("lost a frame: {why}"),
         EventKind::LinkChanged { up, .. } => link(*up).to_owned(),
+        EventKind::FramesFreed { .. }
+        | EventKind::HostMemory { .. }
+        | EventKind::BalloonTarget { .. }
+        | EventKind::BalloonActual { .. }
+        | EventKind::BalloonStatistics { .. } => memory(&event.kind),
         EventKind::PlantedFault { planted, .. } => format!("planted fault: {planted:?}"),
         EventKind::GateOpened { gate } => format!("opened the gate \"{gate}\""),
         EventKind::RuleUnmatched { rule } => format!("rule \"{rule}\" never matched"),
@@ -133,9 +142,7 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::AgentReport { text } | EventKind::Console { line: text } => text.clone(),
         EventKind::Fact { key, value } => format!("fact {key}: {value}"),
         EventKind::BootBegan { boot } => format!("boot {boot} begins"),
-        EventKind::MachineEnded { how, detail } => format!("the machine ended: {how} {detail}")
-            .trim_end()
-            .to_owned(),
+        EventKind::MachineEnded { how, detail } => end(how, detail),
     }
 }
 
@@ -168,6 +175,51 @@ fn fault(fault: &Fault) -> String {
             format!("{count} configuration changes in which nothing changed")
         }
         Fault::NeedsReset => "the device asks for a reset".to_owned(),
+    }
+}
+
+/// What a balloon says of memory; nothing for other events.
+fn memory(kind: &EventKind) -> String {
+    match kind {
+        EventKind::FramesFreed { bytes, held, .. } if held.is_empty() => {
+            format!("{bytes} bytes are free, and nobody holds them")
+        }
+        EventKind::FramesFreed { bytes, held, .. } => {
+            let frames: u64 = held
+                .iter()
+                .map(|held| held.range.frames().count() as u64)
+                .sum();
+            let devices: BTreeSet<&str> = held.iter().map(|held| held.device.as_str()).collect();
+            let devices = Vec::from_iter(devices).join(", ");
+            format!(
+                "{bytes} bytes are free; {frames} more frames are called free and held by {devices}"
+            )
+        }
+        EventKind::HostMemory { resident_bytes, .. } => {
+            format!("the host has {resident_bytes} bytes of guest memory")
+        }
+        EventKind::BalloonTarget { bytes, .. } => {
+            format!("the host asks for a balloon of {bytes} bytes")
+        }
+        EventKind::BalloonActual { bytes, .. } => {
+            format!("the driver says that the balloon has {bytes} bytes")
+        }
+        EventKind::BalloonStatistics { statistics, .. } => {
+            format!("the guest's statistics: {statistics:?}")
+        }
+        _ => String::new(),
+    }
+}
+
+fn end(how: &str, detail: &str) -> String {
+    let text = format!("the machine ended: {how} {detail}");
+    text.trim_end().to_owned()
+}
+
+fn done(what: Status, host_error: Option<&str>) -> String {
+    match host_error {
+        Some(error) => format!("done: {} ({error})", status(what)),
+        None => format!("done: {}", status(what)),
     }
 }
 
@@ -204,6 +256,10 @@ pub(super) fn operation(operation: Operation) -> &'static str {
         Operation::Transmit => "transmit",
         Operation::Receive => "receive",
         Operation::Control => "control",
+        Operation::Inflate => "inflate",
+        Operation::Deflate => "deflate",
+        Operation::Statistics => "statistics",
+        Operation::ReportFree => "report-free",
         Operation::Unknown => "unknown",
     }
 }

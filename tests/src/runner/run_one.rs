@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use pincushion_devices::balloon::BalloonHandle;
 use pincushion_devices::context::Context;
+use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::Plan;
 use pincushion_devices::trace::{EventKind, JsonLines, Tracer};
+use pincushion_vmm::assembly;
+use pincushion_vmm::config::BalloonConfig;
+use pincushion_vmm::config::units::parse_size;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use toml::Value;
 
@@ -22,7 +27,7 @@ use super::trouble::Trouble;
 use super::witness::Witness;
 use super::{cards, disks, host_checks};
 use crate::rundir::RunDir;
-use crate::scenario::model::KernelFormat;
+use crate::scenario::model::{BALLOON, KernelFormat};
 use crate::scenario::{Scenario, Values, fill};
 
 /// What a child is told.
@@ -117,6 +122,7 @@ fn perform(
     let mut devices = devices.collect::<Result<Vec<_>, _>>()?;
     let (cards, links) = cards::make(scenario, &context)?;
     devices.extend(cards);
+    let balloon = balloon(scenario, &context, &mut devices)?;
     let ear = Ear {
         events: tracer.subscribe(),
         witness: Witness::default(),
@@ -139,6 +145,7 @@ fn perform(
         context,
         ear,
         machine,
+        balloon,
         values,
         links,
         last_id: 0,
@@ -161,6 +168,29 @@ fn perform(
         look(order, dir, scenario, &context);
     }
     Ok(())
+}
+
+/// The scenario's balloon, added to the devices.
+fn balloon(
+    scenario: &Scenario,
+    context: &Context,
+    devices: &mut Vec<SharedDevice>,
+) -> anyhow::Result<Option<BalloonHandle>> {
+    let Some(balloon) = &scenario.balloon else {
+        return Ok(None);
+    };
+    let size = |text| parse_size(text).map_err(anyhow::Error::msg);
+    let config = BalloonConfig {
+        id: BALLOON.to_owned(),
+        target: size(&balloon.target)?,
+        reporting: balloon.reporting,
+        deflate_on_oom: balloon.deflate_on_oom,
+    };
+    let device = assembly::balloon(&config, size(&scenario.vm.memory)?, context)
+        .context("cannot make the balloon")?;
+    let handle = device.handle();
+    devices.push(Arc::new(Mutex::new(device)));
+    Ok(Some(handle))
 }
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {

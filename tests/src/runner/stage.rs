@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pincushion_abi::{Outcome, Request, Step as Act};
+use pincushion_devices::balloon::BalloonHandle;
 use pincushion_devices::context::Context;
 use pincushion_devices::trace::EventKind;
+use pincushion_vmm::config::units::parse_size;
 use toml::Value;
 
 use super::await_event::{Ear, GaveUp, who_waits};
@@ -14,7 +16,7 @@ use super::titles::{describe, title};
 use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
-use crate::scenario::model::{Await, Awaited, Expect, Fact, Scenario, Step};
+use crate::scenario::model::{Await, Awaited, BalloonAct, Expect, Fact, Scenario, Step};
 use crate::scenario::{Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
@@ -29,6 +31,7 @@ pub(super) struct Stage<'a> {
     pub(super) context: Context,
     pub(super) ear: Ear,
     pub(super) machine: Booted,
+    pub(super) balloon: Option<BalloonHandle>,
     pub(super) values: Values,
     /// The cables of the network cards.
     pub(super) links: super::cards::Links,
@@ -116,6 +119,8 @@ impl Stage<'_> {
             self.reboot()
         } else if step.power_off {
             self.power_off()
+        } else if let Some(act) = &step.balloon {
+            self.ask_balloon(act)
         } else if let Some(fact) = &step.fact {
             self.tell(fact)
         } else {
@@ -279,6 +284,26 @@ impl Stage<'_> {
                     "the guest did not power off within {} s{waits}",
                     STEP_LIMIT.as_secs()
                 )))
+            }
+        }
+    }
+
+    fn ask_balloon(&self, act: &BalloonAct) -> Result<(), Trouble> {
+        let Some(balloon) = &self.balloon else {
+            return Err(Trouble::Stuck("the machine has no balloon".into()));
+        };
+        match act {
+            BalloonAct::Target(target) => {
+                let bytes = parse_size(target).map_err(Trouble::Stuck)?;
+                balloon
+                    .set_target(bytes)
+                    .map_err(|error| Trouble::Stuck(error.to_string()))
+            }
+            BalloonAct::Statistics(wanted) => {
+                if *wanted {
+                    balloon.request_statistics();
+                }
+                Ok(())
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use crate::scenario::model::{Await, Awaited, Step};
+use crate::scenario::model::{Await, Awaited, BalloonAct, Step};
 
 /// What a reader of the progress sees.
 pub(super) fn title(step: &Step) -> String {
@@ -38,6 +38,11 @@ pub(super) fn title(step: &Step) -> String {
     if let Some(fact) = &step.fact {
         return format!("note: {}", fact.key);
     }
+    match &step.balloon {
+        Some(BalloonAct::Target(target)) => return format!("ask for a balloon of {target}"),
+        Some(BalloonAct::Statistics(_)) => return "ask for the guest's statistics".into(),
+        None => {}
+    }
     if step.reboot {
         return "reboot".into();
     }
@@ -65,6 +70,21 @@ pub(super) fn describe(awaited: &Await) -> String {
     });
     match (awaited.event, &awaited.device) {
         (Awaited::MachineEnded, _) => "the machine has ended".into(),
+        (Awaited::HostMemory, _) => {
+            let limit = |word: &str, limit: &Option<String>| {
+                limit
+                    .as_ref()
+                    .map(|limit| format!(", {word} {limit}"))
+                    .unwrap_or_default()
+            };
+            format!(
+                "guest memory is given back{}{}",
+                limit("above", &awaited.above),
+                limit("below", &awaited.below)
+            )
+        }
+        (Awaited::BalloonReached, _) => "the balloon has its size".into(),
+        (Awaited::BalloonStatistics, _) => "the guest has told its statistics".into(),
         (Awaited::DeviceReset, Some(device)) => format!("disk {device} is reset"),
         (Awaited::DeviceReset, None) => "a disk is reset".into(),
         (_, Some(device)) => format!("a {operation} of disk {device} is {event}"),

@@ -67,6 +67,7 @@ impl Backend for VolatileDisk {
                 | Work::Discard
                 | Work::Read
                 | Work::Transmit
+                | Work::Free
                 | Work::Receive => {}
                 Work::Flush => completion.result = flushed.map(|()| 0),
             }

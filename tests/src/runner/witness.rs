@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use pincushion_abi::{Outcome, Report};
 use pincushion_devices::trace::event::{Event, EventKind, Operation, RequestId};
+use pincushion_vmm::config::units::parse_size;
 
 use crate::scenario::model::{Await, Awaited};
 
@@ -44,6 +45,8 @@ struct Sighting {
     device: Option<String>,
     operation: Option<Operation>,
     rule: Option<String>,
+    /// Bytes of guest memory that the host had before and after.
+    memory: Option<(u64, u64)>,
     taken: bool,
 }
 
@@ -63,6 +66,13 @@ impl Witness {
             EventKind::Executed { request, .. } => of(Awaited::Executed, request),
             EventKind::Used { request, .. } => of(Awaited::Used, request),
             EventKind::PlantedFault { request, .. } => of(Awaited::Planted, request),
+            EventKind::FramesFreed { request, held, .. } if held.is_empty() => {
+                of(Awaited::Freed, request)
+            }
+            EventKind::FramesFreed { request, .. } => of(Awaited::FreedWhileHeld, request),
+            EventKind::HostMemory { .. }
+            | EventKind::BalloonActual { .. }
+            | EventKind::BalloonStatistics { .. } => return self.see_memory(&event.kind),
             EventKind::FaultApplied { request, rule, .. } => {
                 (Awaited::Rule, request.clone(), Some(rule.clone()))
             }
@@ -94,6 +104,39 @@ impl Witness {
         self.see(awaited, Some(request.device), operation, rule);
     }
 
+    fn see_memory(&mut self, kind: &EventKind) {
+        let mut see = |event, device: &String, memory| {
+            self.sightings.push(Sighting {
+                event,
+                device: Some(device.clone()),
+                operation: None,
+                rule: None,
+                memory,
+                taken: false,
+            });
+        };
+        match kind {
+            EventKind::HostMemory {
+                device,
+                before_bytes,
+                resident_bytes,
+            } => see(
+                Awaited::HostMemory,
+                device,
+                Some((*before_bytes, *resident_bytes)),
+            ),
+            EventKind::BalloonActual {
+                device,
+                bytes,
+                target_bytes,
+            } if bytes == target_bytes => see(Awaited::BalloonReached, device, None),
+            EventKind::BalloonStatistics { device, .. } => {
+                see(Awaited::BalloonStatistics, device, None);
+            }
+            _ => {}
+        }
+    }
+
     fn see(
         &mut self,
         event: Awaited,
@@ -106,6 +149,7 @@ impl Witness {
             device,
             operation,
             rule,
+            memory: None,
             taken: false,
         });
     }
@@ -184,6 +228,14 @@ impl Sighting {
             && (awaited.device.is_none() || awaited.device == self.device)
             && (awaited.operation.is_none() || awaited.operation == self.operation)
             && (awaited.rule.is_none() || awaited.rule == self.rule)
+            && self.memory.is_none_or(|(before, after)| {
+                let limit = |text: &Option<String>| {
+                    let bytes = text.as_ref().map(|text| parse_size(text));
+                    bytes.map(|bytes| bytes.expect("sizes were checked when the file was read"))
+                };
+                limit(&awaited.above).is_none_or(|least| before >= least)
+                    && limit(&awaited.below).is_none_or(|most| after <= most)
+            })
     }
 }
 
@@ -236,6 +288,8 @@ mod tests {
             device: Some(device.into()),
             operation: Some(operation),
             rule: None,
+            above: None,
+            below: None,
             count: 1,
         }
     }

@@ -7,7 +7,7 @@ use pincushion_devices::toml_error::{explain, nearest};
 use toml::Value;
 
 use super::interpolate::placeholders;
-use super::model::{Awaited, Content, HostCheck, Scenario, Step};
+use super::model::{Awaited, BALLOON, BalloonAct, Content, HostCheck, Scenario, Step};
 
 /// Where the problem is (`step`, `rule` or `disk`, and its index), and what it is.
 type Problem = (Option<(&'static str, usize)>, String);
@@ -45,6 +45,13 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
     size(&scenario.vm.memory).map_err(|problem| whole(format!("vm.memory: {problem}")))?;
     check_disks(scenario)?;
     check_nets(scenario)?;
+    if let Some(balloon) = &scenario.balloon {
+        check_target(scenario, &balloon.target)
+            .map_err(|problem| whole(format!("balloon: {problem}")))?;
+        if scenario.disks.iter().any(|disk| disk.id == BALLOON) {
+            return Err(whole("disk `balloon`: the balloon has this name".into()));
+        }
+    }
     check_rules(scenario)?;
     check_steps(scenario)
 }
@@ -52,6 +59,18 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
 /// A size in bytes.
 fn size(text: &str) -> Result<u64, String> {
     pincushion_vmm::config::units::parse_size(text).map_err(|error| error.to_string())
+}
+
+/// A balloon's target: whole pages, at most the guest's memory.
+fn check_target(scenario: &Scenario, text: &str) -> Result<(), String> {
+    let (target, memory) = (size(text)?, size(&scenario.vm.memory)?);
+    if target > memory || !target.is_multiple_of(4096) {
+        return Err(format!(
+            "target = {text:?}: use whole pages of 4K, at most vm.memory = {:?}",
+            scenario.vm.memory
+        ));
+    }
+    Ok(())
 }
 
 fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
@@ -162,6 +181,9 @@ fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
     if scenario.disks.iter().any(|disk| disk.id == id) {
         return Ok(());
     }
+    if scenario.balloon.is_some() && id == BALLOON {
+        return Ok(());
+    }
     let near = nearest(id, scenario.disks.iter().map(|disk| disk.id.as_str()));
     Err(format!(
         "there is no disk `{id}`{}",
@@ -213,7 +235,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     let acts = step.acts();
     match acts.as_slice() {
-        [] => return Err("does nothing: give it one of guest, await, gate, link, join, reboot, power-off, fact, host, include".into()),
+        [] => return Err("does nothing: give it one of guest, await, gate, link, join, reboot, power-off, fact, balloon, host, include".into()),
         [_] => {}
         several => return Err(format!("does two things ({}): make two steps of it", several.join(", "))),
     }
@@ -233,6 +255,12 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
         if (awaited.event == Awaited::Rule) != awaited.rule.is_some() {
             return Err("await: `rule` goes with event = \"rule\", and only with it".into());
         }
+        for bytes in awaited.above.iter().chain(&awaited.below) {
+            size(bytes).map_err(|problem| format!("await: {problem}"))?;
+            if awaited.event != Awaited::HostMemory {
+                return Err("await: `above` and `below` go with event = \"host-memory\"".into());
+            }
+        }
         if awaited.count == 0 {
             return Err("await: count = 0 waits for nothing".into());
         }
@@ -244,6 +272,14 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             .any(|net| net.id.as_ref() == Some(&link.net))
     {
         return Err(format!("link: there is no card `{}`", link.net));
+    }
+    if let Some(act) = &step.balloon {
+        if scenario.balloon.is_none() {
+            return Err("balloon: the machine has none: add [balloon]".into());
+        }
+        if let BalloonAct::Target(target) = act {
+            check_target(scenario, target)?;
+        }
     }
     match &step.host {
         Some(
@@ -320,6 +356,7 @@ impl Step {
             ("reboot", self.reboot),
             ("power-off", self.power_off),
             ("fact", self.fact.is_some()),
+            ("balloon", self.balloon.is_some()),
             ("host", self.host.is_some()),
             ("include", self.include.is_some()),
         ]

@@ -43,6 +43,9 @@ pub struct Scenario {
     /// Its network cards, in the order in which the guest sees them, each with an `id`.
     #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<pincushion_vmm::config::NetConfig>,
+    /// A memory balloon of the name `balloon`; its module is not loaded by itself (`load-module` of `virtio_balloon`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Balloon>,
     /// Rules of the fault plan, exactly as `pincushion_devices::fault::plan::Rule`, with `${...}`.
     #[serde(default, rename = "rule")]
     pub rules: Vec<toml::Value>,
@@ -135,6 +138,41 @@ pub struct Disk {
     pub backend: Backend,
 }
 
+/// The balloon's name in rules and events.
+pub const BALLOON: &str = "balloon";
+
+/// A memory balloon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Balloon {
+    /// Size at first, with K, M or G.
+    pub target: String,
+    /// Whether the guest may report free pages.
+    pub reporting: bool,
+    /// Whether the guest may take pages back when it is short of memory.
+    pub deflate_on_oom: bool,
+}
+
+impl Default for Balloon {
+    fn default() -> Self {
+        Self {
+            target: "0".into(),
+            reporting: true,
+            deflate_on_oom: true,
+        }
+    }
+}
+
+/// What the host does with the balloon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum BalloonAct {
+    /// Asks the guest for a balloon of this size, with K, M or G.
+    Target(String),
+    /// Asks for the guest's statistics (`true`).
+    Statistics(bool),
+}
+
 /// What a disk holds at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -182,7 +220,7 @@ pub struct LinkStep {
     pub up: bool,
 }
 
-/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `join`, `reboot`, `power-off`, `fact`, `host` and `include`.
+/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `join`, `reboot`, `power-off`, `fact`, `balloon`, `host` and `include`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Step {
@@ -230,6 +268,9 @@ pub struct Step {
     /// Writes a fact into the log (docs/oracles.md).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Fact>,
+    /// The host asks something of the balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonAct>,
     /// Looks at a disk image; the machine has ended by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostCheck>,
@@ -265,6 +306,12 @@ pub struct Await {
     /// For `rule`: the rule's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// For `host-memory`: before, the host had at least so much of guest memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<String>,
+    /// For `host-memory`: afterwards it has at most so much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
     /// How often.
     #[serde(default = "one")]
     pub count: u32,
@@ -294,6 +341,16 @@ pub enum Awaited {
     Planted,
     /// A device was reset.
     DeviceReset,
+    /// The guest called frames free.
+    Freed,
+    /// The guest called frames free that a device holds.
+    FreedWhileHeld,
+    /// A device gave guest memory back to the host.
+    HostMemory,
+    /// The balloon has the size that the host asked for.
+    BalloonReached,
+    /// The guest told its statistics.
+    BalloonStatistics,
     /// The machine ended.
     MachineEnded,
 }

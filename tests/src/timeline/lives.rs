@@ -58,6 +58,11 @@ impl Timeline {
             | EventKind::GuestMistake { .. }
             | EventKind::FrameDropped { .. }
             | EventKind::LinkChanged { .. }
+            | EventKind::FramesFreed { .. }
+            | EventKind::HostMemory { .. }
+            | EventKind::BalloonTarget { .. }
+            | EventKind::BalloonActual { .. }
+            | EventKind::BalloonStatistics { .. }
             | EventKind::GateOpened { .. }
             | EventKind::RuleUnmatched { .. }
             | EventKind::PlanReplaced { .. }

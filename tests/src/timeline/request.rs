@@ -243,13 +243,22 @@ impl Request {
             Operation::Transmit => "transmit",
             Operation::Receive => "receive buffer",
             Operation::Control => "command",
+            Operation::Inflate => "inflate",
+            Operation::Deflate => "deflate",
+            Operation::Statistics => "statistics",
+            Operation::ReportFree => "report-free",
             Operation::Unknown => "unknown request",
         };
         let id = short(&self.id);
         if self.bytes == 0 {
             return format!("{what} {id}");
         }
-        format!("{what} {id} (sector {}, {} bytes)", self.sector, self.bytes)
+        match self.operation {
+            Operation::Inflate | Operation::Deflate | Operation::ReportFree => {
+                format!("{what} {id} ({} bytes)", self.bytes)
+            }
+            _ => format!("{what} {id} (sector {}, {} bytes)", self.sector, self.bytes),
+        }
     }
 }
 

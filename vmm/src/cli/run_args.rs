@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{
-    BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, Transport, VmConfig, key_values,
-    units,
+    BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, Transport, VmConfig,
+    key_values, units,
 };
 
 /// Options of `pincushion run`.
@@ -57,6 +57,9 @@ pub struct RunArgs {
     /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N]; [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_net)]
     net: Vec<NetConfig>,
+    /// A memory balloon: [target=SIZE][,reporting=on|off][,deflate-on-oom=on|off][,id=NAME], or `on`
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_balloon)]
+    balloon: Option<BalloonConfig>,
 }
 
 impl RunArgs {
@@ -87,6 +90,7 @@ impl RunArgs {
         config.events = self.events.or(config.events);
         config.blk.extend(self.blk);
         config.net.extend(self.net);
+        config.balloon = self.balloon.or(config.balloon);
         config.resolve()
     }
 }
@@ -98,6 +102,13 @@ fn parse_blk(text: &str) -> Result<BlkConfig, String> {
 fn parse_net(text: &str) -> Result<NetConfig, String> {
     let net: NetConfig = key_values::parse(text)?;
     net.check().map(|()| net)
+}
+
+fn parse_balloon(text: &str) -> Result<BalloonConfig, String> {
+    match text {
+        "on" => Ok(BalloonConfig::default()),
+        text => key_values::parse(text),
+    }
 }
 
 fn parse_on_reset(text: &str) -> Result<OnReset, String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pincushion_devices::toml_error;
 use serde::{Deserialize, Serialize};
 
+use super::balloon::BalloonConfig;
 use super::blk::BlkConfig;
 use super::net::NetConfig;
 use super::units;
@@ -62,6 +63,9 @@ pub struct VmConfig {
     /// Network cards, in the order in which the guest finds them.
     #[serde(default)]
     pub net: Vec<NetConfig>,
+    /// A memory balloon; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
 }
 
 /// Where the guest's first serial port goes.
@@ -114,6 +118,7 @@ impl Default for VmConfig {
             events: None,
             blk: Vec::new(),
             net: Vec::new(),
+            balloon: None,
         }
     }
 }
@@ -193,6 +198,17 @@ impl VmConfig {
             }
             if let Err(problem) = net.check() {
                 return wrong(format!("--net id={name}: {problem}"));
+            }
+        }
+        if let Some(balloon) = &self.balloon {
+            if let Some(problem) = balloon.problem(self.memory) {
+                return wrong(problem);
+            }
+            if balloon.id.is_empty() || names.contains(&balloon.id) {
+                return wrong(format!(
+                    "--balloon id={}: give it a name that no disk has",
+                    balloon.id
+                ));
             }
         }
         Ok(self)

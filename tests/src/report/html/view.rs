@@ -155,6 +155,7 @@ impl FindingView {
                 Promise::O1 => "O1",
                 Promise::O2 => "O2",
                 Promise::O3 => "O3",
+                Promise::Freed => "freed",
                 Promise::Machine => "machine",
             },
             certain: finding.certainty == Certainty::Certain,
