@@ -2,6 +2,8 @@
 //!
 //! Every access is volatile and goes through vm-memory; nothing here makes a reference into guest memory.
 
+use std::ops::Range;
+
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
 };
@@ -76,6 +78,25 @@ pub fn write(
     Ok(())
 }
 
+/// The ranges in which the bytes `span` of all bytes of `ranges` lie.
+#[must_use]
+pub fn part(ranges: &[GuestRange], span: Range<u64>) -> Vec<GuestRange> {
+    let mut start = 0;
+    let mut inside = Vec::new();
+    for range in ranges {
+        let end = range.len.saturating_add(start);
+        let (from, to) = (span.start.max(start), span.end.min(end));
+        if from < to {
+            inside.push(GuestRange {
+                addr: range.addr + (from - start),
+                len: to - from,
+            });
+        }
+        start = end;
+    }
+    inside
+}
+
 /// Cuts ranges at frame boundaries: each piece is inside one frame.
 pub fn pieces(ranges: &[GuestRange]) -> impl Iterator<Item = GuestRange> + '_ {
     ranges.iter().flat_map(|range| {
@@ -126,6 +147,16 @@ mod tests {
         read(&memory, &ranges, &mut bytes).unwrap();
         assert_eq!(bytes, [0, 1, 2, 3, 4, 5]);
         assert!(read(&memory, &[range(0x4000, 1)], &mut bytes).is_err());
+    }
+
+    #[test]
+    fn a_part_lies_where_its_bytes_are() {
+        let ranges = [range(0x1000, 4), range(0x3000, 0), range(0x5000, 8)];
+        let part = |span| part(&ranges, span);
+        assert_eq!(part(0..12), [range(0x1000, 4), range(0x5000, 8)]);
+        assert_eq!(part(2..5), [range(0x1002, 2), range(0x5000, 1)]);
+        assert_eq!(part(4..99), [range(0x5000, 8)]);
+        assert!(part(12..99).is_empty() && part(3..3).is_empty());
     }
 
     #[test]

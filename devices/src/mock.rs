@@ -366,6 +366,24 @@ impl Driver {
         elements
     }
 
+    /// The last `count` elements of the used ring as they are, whoever has taken them already.
+    #[must_use]
+    pub fn used_ring(&self, count: u16) -> Vec<Used> {
+        let last = self.used_idx();
+        let element = |back: u16| {
+            let index = last.wrapping_sub(back) % self.size;
+            let place = self.used + 4 + 8 * u64::from(index);
+            let [head, len] = self
+                .memory
+                .read_obj::<[u32; 2]>(GuestAddress(place))
+                .expect("in guest memory")
+                .map(u32::from_le);
+            let head = u16::try_from(head).expect("a device gives back heads");
+            Used { head, len }
+        };
+        (1..=count).rev().map(element).collect()
+    }
+
     /// With VIRTIO_F_EVENT_IDX: asks to be signalled when the used index passes this.
     pub fn set_used_event(&self, index: u16) {
         self.put(

@@ -227,7 +227,7 @@ impl Logic for BlkLogic {
     fn answer(
         &self,
         request: &BlkRequest,
-        Outcome { status, .. }: Outcome,
+        Outcome { status, moved }: Outcome,
         memory: &GuestMemoryMmap<()>,
     ) -> Result<u32, GuestMemoryError> {
         // Release, so that the payload is there before the status; and a store costs half of what a copy of one byte does.
@@ -236,7 +236,7 @@ impl Logic for BlkLogic {
         // The driver may rely on bytes from the first writable one on without a gap, so the status byte counts only
         // if all before it were written.
         let filled = if status == Status::Ok {
-            request.fills
+            request.fills.min(u32::try_from(moved).unwrap_or(u32::MAX))
         } else {
             0
         };

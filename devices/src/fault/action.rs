@@ -52,7 +52,7 @@ pub enum Delay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Reorder {
-    /// So many are gathered before they are let go. A queue that runs nothing else lets them go sooner: a guest that
+    /// So many are gathered before they are let go. 5 ms after the first of them they are let go anyway: a guest that
     /// waits for its last completion must not wait for ever.
     pub window: u16,
 }
@@ -166,7 +166,7 @@ pub enum RogueAt {
 pub enum InterruptFault {
     /// It is not raised. A later completion may still raise one.
     Drop,
-    /// It is put off until so many completions wait for one, or the queue runs nothing else.
+    /// It is put off until so many completions wait for one, at most for 5 ms.
     Coalesce(u16),
     /// One more is raised before it, when the used ring has nothing new.
     Spurious,

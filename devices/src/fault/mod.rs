@@ -27,9 +27,9 @@ mod validate;
 mod watch;
 mod words;
 
-pub use action::{HoldUntil, SameFrame};
+pub use action::{HoldUntil, InterruptFault, SameFrame};
 pub use condition::{Condition, Span};
-pub use decision::{AtCompletion, Damage, Decision};
+pub use decision::{AtCompletion, Damage, Decision, Late, ReorderBy, Rogue};
 pub use gate::Gates;
 pub use inbox::{Inbox, Message, Release, Ticket, Waiting};
 pub use injector::{DeviceRules, Injector, Query, RuleState};

@@ -1,9 +1,6 @@
 //! From the end of a request's work to the used ring.
 
-use vm_memory::GuestMemoryMmap;
-
-use crate::memory;
-use crate::trace::event::{Direction, EventKind, GuestRange, Moment, Planted, Point};
+use crate::trace::event::{Direction, EventKind, Moment, Point};
 
 use super::core::Core;
 use super::device_queue::{DeviceQueue, Kept};
@@ -14,6 +11,9 @@ impl<L: Logic> Core<L> {
     /// Answers a request and gives its chain back.
     #[inline]
     pub(super) fn complete_alone(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        if queue.is_halted() {
+            return;
+        }
         let slot = queue.in_flight.slot(index);
         if let Some(copy) = slot.copy.take() {
             self.spare.copies.push(copy);
@@ -62,24 +62,23 @@ impl<L: Logic> Core<L> {
         }
         self.reached(slot, Point::Completed);
         if let Some(decision) = self.decide(slot, Point::Completed) {
-            slot.planted = decision.planted.or(slot.planted);
+            self.obey(queue, index, Point::Completed, decision);
         }
-        if slot.planted == Some(Planted::DroppedCompletion) {
-            self.emit(|| EventKind::PlantedFault {
-                request: self.request_id(slot.ordinal),
-                planted: Planted::DroppedCompletion,
-            });
-            return slot.step(Step::Lose);
+        match queue.in_flight.slot(index).misdeeds.take() {
+            None => self.publish(queue, index, written),
+            Some(misdeeds) => self.publish_wrongly(queue, index, written, *misdeeds),
         }
-        self.publish(queue, index, written);
     }
 
     #[inline]
-    fn publish(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16, written: u32) {
+    pub(super) fn publish(
+        &mut self,
+        queue: &mut DeviceQueue<L::Request>,
+        index: u16,
+        written: u32,
+    ) {
         let slot = queue.in_flight.slot(index);
         let (head, ordinal) = (slot.head, slot.ordinal);
-        let again = (slot.planted == Some(Planted::TouchAfterCompletion))
-            .then(|| AgainAfter::of(&queue.memory, &slot.ranges));
         // The event comes first: whatever the guest does once it sees the element has a greater number.
         self.emit(|| EventKind::Used {
             request: self.request_id(ordinal),
@@ -91,41 +90,5 @@ impl<L: Logic> Core<L> {
         queue.in_flight.remove(index);
         let used = queue.ring.add_used(&queue.memory, head, written);
         queue.check(used);
-        if let Some(again) = again {
-            self.touch_again(&queue.memory, ordinal, &again);
-        }
-    }
-
-    /// The planted bug of a device that writes pages which the guest owns again.
-    fn touch_again(&self, memory: &GuestMemoryMmap<()>, ordinal: u64, again: &AgainAfter) {
-        let request = self.request_id(ordinal);
-        self.emit(|| EventKind::PlantedFault {
-            request: request.clone(),
-            planted: Planted::TouchAfterCompletion,
-        });
-        self.emit(|| EventKind::TouchBegan {
-            request: request.clone(),
-        });
-        let written = memory::write(memory, &again.ranges, &again.bytes);
-        written.expect("the payload was checked when the chain was parsed");
-        self.emit(|| EventKind::TouchEnded { request });
-    }
-}
-
-/// What the planted late write will write: the bytes that were there at completion.
-struct AgainAfter {
-    ranges: Vec<GuestRange>,
-    bytes: Vec<u8>,
-}
-
-impl AgainAfter {
-    fn of(memory: &GuestMemoryMmap<()>, ranges: &[GuestRange]) -> Self {
-        let mut bytes = Vec::new();
-        let read = memory::read(memory, ranges, &mut bytes);
-        read.expect("the payload was checked when the chain was parsed");
-        Self {
-            ranges: ranges.to_vec(),
-            bytes,
-        }
     }
 }

@@ -1,14 +1,17 @@
 //! One activated queue: its rings, what is in flight, and the memory map that all of it was popped with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::device::{Interrupt, Memory};
+use crate::fault::Ticket;
 use crate::hold::{Hold, Shard};
-use crate::trace::event::GuestRange;
+use crate::trace::event::{GuestRange, RequestId};
 
 use super::group::Groups;
 use super::in_flight::InFlight;
 use super::ring::{Ring, RingBroken};
+use super::stray::Stray;
 
 /// Exists from DRIVER_OK to reset. Its memory map is the snapshot that its requests own: a changed map comes with
 /// another activation.
@@ -28,6 +31,16 @@ pub(super) struct DeviceQueue<R> {
     pub(super) broken: Option<RingBroken>,
     /// The guest was told so.
     pub(super) told_broken: bool,
+    /// Completions that wait for each other, with what orders them.
+    pub(super) gathered: Vec<(u64, u16)>,
+    /// Completions whose signal is put off.
+    pub(super) put_off: u32,
+    /// A timer ends the waiting of both.
+    pub(super) lingers: bool,
+    /// Touches of what the guest has back that wait for something.
+    pub(super) late: BTreeMap<Ticket, (RequestId, Stray)>,
+    /// How many there were.
+    pub(super) late_tickets: u64,
     /// The last turn ended with chains left in the ring.
     pub(super) more: bool,
 }
@@ -40,6 +53,12 @@ pub(super) struct Kept {
 }
 
 impl<R> DeviceQueue<R> {
+    /// A rule wants that nothing is done any more until a reset.
+    #[inline]
+    pub(super) fn is_halted(&self) -> bool {
+        self.broken == Some(RingBroken::Planned)
+    }
+
     /// Keeps the reason why the rings are unusable. The first one counts.
     pub(super) fn check<T>(&mut self, result: Result<T, RingBroken>) -> Option<T> {
         result

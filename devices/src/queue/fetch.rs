@@ -1,9 +1,11 @@
 //! From a popped chain to a request that may start or is parked.
 
 use crate::device::Memory;
-use crate::fault::{SameFrame, Ticket, Waiting};
+use crate::fault::{Message, Release, SameFrame, Ticket, Waiting};
 use crate::memory;
-use crate::trace::event::{Direction, EventKind, Fetch, Moment, Point, ReleaseCause, Until};
+use crate::trace::event::{
+    Direction, EventKind, Fetch, GuestRange, Moment, Point, ReleaseCause, Until,
+};
 
 use super::core::{Core, answer_word};
 use super::device_queue::DeviceQueue;
@@ -52,7 +54,6 @@ impl<L: Logic> Core<L> {
         slot.stage = 0;
         slot.moved = 0;
         slot.group = None;
-        slot.planted = None;
         slot.copy = None;
         slot.fetch = self.options.fetch;
         slot.refused = parsed.refusal.map(|refusal| refusal.status);
@@ -93,13 +94,8 @@ impl<L: Logic> Core<L> {
         let slot = queue.in_flight.slot(index);
         self.reached(slot, Point::Fetched);
         let decision = self.decide(slot, Point::Fetched);
-        let mut hold = None;
-        if let Some(decision) = decision {
-            slot.fetch = decision.fetch.unwrap_or(slot.fetch);
-            slot.refused = slot.refused.or(decision.fail);
-            slot.planted = decision.planted;
-            hold = decision.hold;
-        }
+        let hold = decision.and_then(|decision| self.obey(queue, index, Point::Fetched, decision));
+        let slot = queue.in_flight.slot(index);
         self.fetch_payload(slot, &queue.memory);
         let parked = hold.is_some_and(|hold| self.park(queue, index, Point::Fetched, &hold));
         if !parked {
@@ -157,24 +153,43 @@ impl<L: Logic> Core<L> {
             until: hold.clone(),
         };
         let inbox = self.wake.inbox().clone();
-        let tracer = self.context.tracer();
+        let context = self.context.clone();
         let on_parked = || {
-            tracer.emit(|| EventKind::Parked {
+            context.tracer().emit(|| EventKind::Parked {
                 request: waiting.request.clone(),
                 point,
                 until: waiting.until.clone(),
             });
             inbox.park(ticket, waiting.clone());
         };
-        let parked = match hold {
-            Until::Gate(gate) => self.context.gates().park(gate, &inbox, ticket, on_parked),
+        let ranges = std::mem::take(&mut slot.ranges);
+        let parked = self.wait_for(hold, &ranges, ticket, on_parked);
+        let slot = queue.in_flight.slot(index);
+        slot.ranges = ranges;
+        if parked {
+            slot.step(Step::Park);
+        }
+        parked
+    }
+
+    /// Sees to it that a ticket is released. `false`: what it would wait for is there already.
+    pub(super) fn wait_for(
+        &mut self,
+        until: &Until,
+        ranges: &[GuestRange],
+        ticket: Ticket,
+        on_parked: impl FnOnce(),
+    ) -> bool {
+        let inbox = self.wake.inbox();
+        match until {
+            Until::Gate(gate) => self.context.gates().park(gate, inbox, ticket, on_parked),
             Until::SameFrame { point, device } => {
                 let watches = self.context.watches();
                 let what = SameFrame {
                     point: *point,
                     device: device.clone(),
                 };
-                watches.park(what, &slot.ranges, &inbox, ticket, on_parked);
+                watches.park(what, ranges, inbox, ticket, on_parked);
                 true
             }
             Until::Duration { ns } => {
@@ -185,18 +200,14 @@ impl<L: Logic> Core<L> {
                         "{}: cannot set a timer: {error}; the request goes on at once",
                         self.name
                     );
-                    inbox.push(crate::fault::Message::Release(crate::fault::Release {
+                    self.wake.inbox().push(Message::Release(Release {
                         ticket,
                         cause: ReleaseCause::Elapsed,
                     }));
                 }
                 true
             }
-        };
-        if parked {
-            slot.step(Step::Park);
         }
-        parked
     }
 
     /// Lets a parked request go on. A ticket that is over, or parks no more, is ignored.
@@ -207,6 +218,9 @@ impl<L: Logic> Core<L> {
         by: ReleaseCause,
     ) {
         let Some(index) = queue.in_flight.find(ticket) else {
+            if !self.lingered(queue, ticket) {
+                self.release_late(queue, ticket);
+            }
             return;
         };
         let slot = queue.in_flight.slot(index);
@@ -219,7 +233,7 @@ impl<L: Logic> Core<L> {
         slot.step(Step::Release);
         match point {
             Point::Fetched => queue.ready.push(index),
-            Point::Executed => self.complete(queue, index),
+            Point::Executed => self.finish(queue, index),
             Point::Completed => unreachable!("nothing is parked when it is completed"),
         }
     }

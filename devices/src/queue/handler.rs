@@ -29,6 +29,7 @@
 //!
 //! A batch is popped whole before its first request starts, and committed whole to the backend.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -134,6 +135,11 @@ impl<L: Logic> Handler<L> {
             groups: Groups::default(),
             ready: Vec::new(),
             kept: Vec::new(),
+            gathered: Vec::new(),
+            put_off: 0,
+            lingers: false,
+            late: BTreeMap::new(),
+            late_tickets: 0,
             broken: None,
             told_broken: false,
             more: true,
@@ -311,6 +317,8 @@ impl<L: Logic> Core<L> {
     fn release_all(&mut self, queue: &mut DeviceQueue<L::Request>) {
         self.stopping = true;
         self.forget_waits();
+        self.forget_late(queue);
+        self.linger_no_more(queue);
         for index in queue.in_flight.all() {
             let ticket = queue.in_flight.slot(index).ticket;
             self.release(queue, ticket, ReleaseCause::Stopping);
@@ -326,6 +334,7 @@ impl<L: Logic> Core<L> {
     /// Ends every request without an answer. Returns how many holds were abandoned.
     fn abandon_all(&mut self, queue: &mut DeviceQueue<L::Request>) -> u64 {
         self.forget_waits();
+        self.forget_late(queue);
         let mut done = std::mem::take(&mut self.spare.completions);
         self.backend.commit();
         self.backend.drain(&mut done);
@@ -360,6 +369,7 @@ impl<L: Logic> Core<L> {
                     how,
                 });
             }
+            slot.misdeeds = None;
             slot.step(Step::Abandon);
             queue.in_flight.remove(index);
         }

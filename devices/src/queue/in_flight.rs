@@ -8,12 +8,16 @@
 //!                   v    |                        v    |    v
 //!                 ParkedFetched             ParkedExecuted  Lost
 //!
+//!   Executed -- Gather --> Gathered -- Release --> Executed
+//!
 //!   any but Free -- Abandon --> Free        (device reset)
 //! ```
 
 use crate::fault::Ticket;
 use crate::hold::Hold;
-use crate::trace::event::{Direction, Fetch, GuestRange, Operation, Planted, Point, Status};
+use crate::trace::event::{Direction, Fetch, GuestRange, Operation, Point, Status};
+
+use super::misdeed::Misdeeds;
 
 /// Where a request is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,7 @@ pub(super) enum State {
     Running,
     Executed,
     ParkedExecuted,
+    Gathered,
     Lost,
 }
 
@@ -35,6 +40,7 @@ pub(super) enum Step {
     Release,
     Start,
     Execute,
+    Gather,
     Complete,
     Lose,
     Abandon,
@@ -48,9 +54,9 @@ impl State {
             (Self::Free, Step::Fetch) | (Self::ParkedFetched, Step::Release) => Some(Self::Fetched),
             (Self::Fetched, Step::Park) => Some(Self::ParkedFetched),
             (Self::Fetched, Step::Start) => Some(Self::Running),
-            (Self::Running, Step::Execute) | (Self::ParkedExecuted, Step::Release) => {
-                Some(Self::Executed)
-            }
+            (Self::Running, Step::Execute)
+            | (Self::ParkedExecuted | Self::Gathered, Step::Release) => Some(Self::Executed),
+            (Self::Executed, Step::Gather) => Some(Self::Gathered),
             (Self::Executed, Step::Park) => Some(Self::ParkedExecuted),
             (Self::Executed, Step::Lose) => Some(Self::Lost),
             (Self::Executed, Step::Complete) => Some(Self::Free),
@@ -65,7 +71,12 @@ impl State {
         match self {
             Self::ParkedFetched => Some(Point::Fetched),
             Self::ParkedExecuted => Some(Point::Executed),
-            Self::Free | Self::Fetched | Self::Running | Self::Executed | Self::Lost => None,
+            Self::Free
+            | Self::Fetched
+            | Self::Running
+            | Self::Executed
+            | Self::Gathered
+            | Self::Lost => None,
         }
     }
 }
@@ -98,7 +109,8 @@ pub(super) struct Slot<R> {
     pub(super) status: Status,
     /// Answer with this instead of running.
     pub(super) refused: Option<Status>,
-    pub(super) planted: Option<Planted>,
+    /// What a rule wants of it that no correct device does.
+    pub(super) misdeeds: Option<Box<Misdeeds>>,
 }
 
 impl<R> Slot<R> {
@@ -222,7 +234,7 @@ fn empty<R: Default>(index: u16) -> Slot<R> {
         group: None,
         status: Status::Ok,
         refused: None,
-        planted: None,
+        misdeeds: None,
     }
 }
 

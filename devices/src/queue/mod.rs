@@ -5,18 +5,22 @@
 
 mod complete;
 mod core;
+mod damage;
 mod device_queue;
 mod fetch;
 mod free;
 mod group;
 pub mod handler;
 mod in_flight;
+mod linger;
 pub mod logic;
+mod misdeed;
 mod page_hash;
 mod payload;
 mod queues;
 mod ring;
 mod run;
+mod stray;
 #[cfg(test)]
 mod tests;
 mod wake;

@@ -30,6 +30,8 @@ pub(super) enum RingBroken {
     Head,
     #[error("the rings are outside guest memory")]
     Memory,
+    #[error("a rule wants that the device needs a reset")]
+    Planned,
 }
 
 /// Chains that were popped together.
@@ -84,6 +86,8 @@ pub(super) struct Ring {
     published_group: bool,
     /// Used elements that are to be seen at once.
     group: Option<Vec<(u16, u32)>>,
+    /// The group at hand is not to be signalled.
+    muted_group: bool,
 }
 
 impl Ring {
@@ -103,6 +107,7 @@ impl Ring {
             published: false,
             published_group: false,
             group: None,
+            muted_group: false,
         })
     }
 
@@ -162,6 +167,7 @@ impl Ring {
     /// What is published from now on is seen at [`Self::end_group`], all at once.
     pub(super) fn begin_group(&mut self) {
         self.group = Some(Vec::new());
+        self.muted_group = false;
     }
 
     /// Publishes what came since [`Self::begin_group`]: all elements, then one store of the used index.
@@ -183,7 +189,21 @@ impl Ring {
         let before = u16::try_from(group.len()).unwrap_or(u16::MAX);
         self.queue.set_next_used(first.wrapping_add(before));
         self.published_group |= before > 0;
-        self.add_used(memory, last_head, last_written)
+        let signals = self.published || !self.muted_group;
+        let added = self.add_used(memory, last_head, last_written);
+        self.published = signals;
+        added
+    }
+
+    /// Whether the next decision on a notification is about anything.
+    pub(super) fn signals(&self) -> bool {
+        self.published
+    }
+
+    /// Sets that, against what was published. In a group it is the whole group that is signalled or not.
+    pub(super) fn set_signals(&mut self, signals: bool) {
+        self.published = signals;
+        self.muted_group = !signals;
     }
 
     /// Asks the driver not to kick while the queue is being served anyway.

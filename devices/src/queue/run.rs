@@ -18,6 +18,9 @@ impl<L: Logic> Core<L> {
     /// Starts a request that is ready.
     #[inline]
     pub(super) fn start(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        if queue.is_halted() {
+            return;
+        }
         let slot = queue.in_flight.slot(index);
         slot.step(Step::Start);
         match slot.refused {
@@ -37,12 +40,9 @@ impl<L: Logic> Core<L> {
                 }
                 Stage::Work {
                     work: Work::Flush, ..
-                } if slot.planted == Some(Planted::LyingFlush) => {
+                } if slot.is_planted(Planted::LyingFlush) => {
                     slot.stage += 1;
-                    self.emit(|| EventKind::PlantedFault {
-                        request: self.request_id(slot.ordinal),
-                        planted: Planted::LyingFlush,
-                    });
+                    self.planted(slot.ordinal, Planted::LyingFlush);
                 }
                 Stage::Work { work, offset, len } => {
                     let transfer = self.transfer(queue, index, work, offset, len);
@@ -100,6 +100,11 @@ impl<L: Logic> Core<L> {
                 buffers,
             };
         }
+        if queue.in_flight.slot(index).misdeeds.is_some()
+            && let Some(transfer) = self.damaged_transfer(queue, index, work, offset, len)
+        {
+            return transfer;
+        }
         let slot = queue.in_flight.slot(index);
         let buffers = match work {
             Work::Receive if slot.ranges.is_empty() => Buffers::None,
@@ -130,8 +135,16 @@ impl<L: Logic> Core<L> {
         queue: &mut DeviceQueue<L::Request>,
         completion: Completion,
     ) -> Option<io::Error> {
-        let Completion { transfer, result } = completion;
+        let Completion {
+            mut transfer,
+            mut result,
+        } = completion;
         let index = queue.in_flight.find(Ticket(transfer.token))?;
+        if queue.in_flight.slot(index).misdeeds.is_some()
+            && self.damaged(queue, index, &mut transfer, &mut result)
+        {
+            return None;
+        }
         let slot = queue.in_flight.slot(index);
         slot.stage += 1;
         let moved = match &result {
@@ -144,7 +157,7 @@ impl<L: Logic> Core<L> {
             Buffers::None => {}
             Buffers::Owned(copy) => {
                 self.spare.copies.push(copy);
-                if self.options.hash {
+                if self.options.hash && is_write {
                     // The copy was hashed when it was made, and nobody else could change it.
                     self.emit(|| self.hashed(slot, Moment::Transfer, &slot.hashes));
                 }
@@ -182,8 +195,15 @@ impl<L: Logic> Core<L> {
 
     /// The device itself writes the payload.
     fn fill(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16, bytes: &[u8]) {
+        if let Some(moved) = self.fill_wrongly(queue, index, bytes) {
+            let slot = queue.in_flight.slot(index);
+            slot.stage += 1;
+            slot.moved = moved;
+            return;
+        }
         let slot = queue.in_flight.slot(index);
         slot.stage += 1;
+        slot.moved = bytes.len() as u64;
         let request = self.request_id(slot.ordinal);
         self.emit(|| EventKind::TouchBegan {
             request: request.clone(),
@@ -217,16 +237,12 @@ impl<L: Logic> Core<L> {
         });
         self.reached(slot, Point::Executed);
         if let Some(decision) = self.decide(slot, Point::Executed) {
-            slot.status = decision.fail.unwrap_or(status);
-            slot.planted = decision.planted.or(slot.planted);
-            if decision
-                .hold
-                .is_some_and(|hold| self.park(queue, index, Point::Executed, &hold))
-            {
+            let hold = self.obey(queue, index, Point::Executed, decision);
+            if hold.is_some_and(|hold| self.park(queue, index, Point::Executed, &hold)) {
                 return;
             }
         }
-        self.complete(queue, index);
+        self.finish(queue, index);
     }
 }
 

@@ -1,7 +1,9 @@
-//! The handler under a real block device: order, holds, resets, hostile rings.
+//! The handler under a real block device: order, holds, resets, hostile rings, and every fault that a rule can want.
 
+mod damage;
 mod holds;
 mod hostile;
+mod misdeeds;
 mod order;
 mod two_devices;
 mod write_through;
@@ -19,6 +21,7 @@ use crate::device::{Interrupt, VirtioDevice};
 use crate::fault::Plan;
 use crate::interrupt::Counting;
 use crate::mock::Driver;
+use crate::trace::event::Fault;
 use crate::trace::{Event, EventKind, Recording, Tracer};
 
 /// A device with its driver.
@@ -82,6 +85,15 @@ impl Room {
             .filter_map(|event| word(event))
             .collect()
     }
+}
+
+/// What rules made the device do, in order.
+pub(super) fn acted(events: &[Arc<Event>]) -> Vec<Fault> {
+    let fault = |event: &Arc<Event>| match &event.kind {
+        EventKind::FaultActed { fault, .. } => Some(fault.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(fault).collect()
 }
 
 /// A device that hashes nothing, so that the log has only what is asked about.

@@ -162,6 +162,7 @@ fn a_failed_rule_answers_without_touching_or_after_it() {
             "fetched",
             "hold-opened",
             "fault-applied",
+            "fault-acted",
             "executed ioerr",
             "hold-closed",
             "used ioerr",
@@ -176,6 +177,7 @@ fn a_failed_rule_answers_without_touching_or_after_it() {
         [
             "executed",
             "fault-applied",
+            "fault-acted",
             "hold-closed",
             "used unsupp",
             "signalled"
