@@ -1,9 +1,9 @@
 //! From the end of a request's work to the used ring.
 
-use crate::trace::event::{Direction, EventKind, Moment, Point};
+use crate::trace::event::{Direction, EventKind, Moment, Planted, Point};
 
 use super::core::Core;
-use super::device_queue::{DeviceQueue, Kept};
+use super::device_queue::DeviceQueue;
 use super::in_flight::Step;
 use super::logic::{Logic, Outcome};
 
@@ -35,20 +35,10 @@ impl<L: Logic> Core<L> {
         let written =
             answer.expect("the place of the answer was checked when the chain was parsed");
 
-        if slot.planted == Some(Planted::HoldAfterCompletion)
-            && let Some(hold) = slot.hold.take()
-        {
-            let (ordinal, ranges) = (slot.ordinal, slot.ranges.clone());
-            self.emit(|| EventKind::PlantedFault {
-                request: self.request_id(ordinal),
-                planted: Planted::HoldAfterCompletion,
-            });
-            queue.kept.push(Kept {
-                ordinal,
-                hold,
-                ranges,
-            });
+        if slot.is_planted(Planted::HoldAfterCompletion) {
+            self.keep_hold(queue, index);
         }
+        let slot = queue.in_flight.slot(index);
         // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame
         // it for using them.
         if let Some(hold) = slot.hold.take() {

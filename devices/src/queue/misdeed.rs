@@ -8,7 +8,7 @@ use crate::fault::{AtCompletion, Damage, Decision, InterruptFault, ReorderBy};
 use crate::trace::event::{EventKind, Fault, Planted, Point, Status, Until};
 
 use super::core::Core;
-use super::device_queue::DeviceQueue;
+use super::device_queue::{DeviceQueue, Kept};
 use super::in_flight::{Slot, Step};
 use super::logic::Logic;
 use super::ring::RingBroken;
@@ -122,6 +122,20 @@ impl<L: Logic> Core<L> {
             Some(reorder) if !self.stopping => self.gather(queue, index, reorder),
             _ => self.complete(queue, index),
         }
+    }
+
+    /// The planted bug of a device that still holds the frames of a request which it has completed.
+    #[cold]
+    pub(super) fn keep_hold(&self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        let slot = queue.in_flight.slot(index);
+        let Some(hold) = slot.hold.take() else { return };
+        let (ordinal, ranges) = (slot.ordinal, slot.ranges.clone());
+        self.planted(ordinal, Planted::HoldAfterCompletion);
+        queue.kept.push(Kept {
+            ordinal,
+            hold,
+            ranges,
+        });
     }
 
     /// Gives a chain back as no correct device does.
