@@ -18,6 +18,8 @@ use crate::config::{BlkConfig, DiskBackend, NetConfig, VmConfig};
 use crate::machine::MachineConfig;
 use crate::memory;
 use crate::net::{self, NetError};
+use crate::persistent_memory::{self, PersistentMemoryError, Wanted};
+use crate::region::Region;
 
 /// What a machine's devices share, and the devices.
 pub struct Assembly {
@@ -29,6 +31,8 @@ pub struct Assembly {
     pub devices: Vec<SharedDevice>,
     /// The host's side of the balloon, if there is one.
     pub balloon: Option<BalloonHandle>,
+    /// Files that are guest memory.
+    pub regions: Vec<Region>,
 }
 
 /// Why a machine's parts could not be had.
@@ -73,6 +77,9 @@ pub enum AssemblyError {
     /// The balloon could not be made.
     #[error("--balloon: cannot make the device")]
     Balloon(#[source] std::io::Error),
+    /// Persistent memory.
+    #[error(transparent)]
+    Pmem(#[from] PersistentMemoryError),
     /// The event log's file.
     #[error("--events {}: cannot create it{}", path.display(), way_out(source))]
     Events {
@@ -142,11 +149,20 @@ impl Assembly {
             devices.push(Arc::new(Mutex::new(balloon)));
             handle
         });
+        let pmem = config.pmem.iter().map(|pmem| Wanted {
+            id: pmem.id.clone().unwrap_or_default(),
+            path: pmem.path.clone(),
+            size: pmem.size,
+        });
+        let pmem = persistent_memory::open(config.memory, pmem, &context)?;
+        let (pmem, regions): (Vec<_>, _) = pmem.into_iter().unzip();
+        devices.extend(pmem);
         Ok(Self {
             tracer,
             context,
             devices,
             balloon,
+            regions,
         })
     }
 }

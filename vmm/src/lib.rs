@@ -22,6 +22,7 @@ mod mmio_slots;
 pub mod nested;
 pub mod net;
 mod pci;
+pub mod persistent_memory;
 mod platform;
 pub mod region;
 pub mod signals;

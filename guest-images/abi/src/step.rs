@@ -48,6 +48,8 @@ pub const MAX_TRANSFER: u64 = 64 << 20;
 pub const MAX_FRAMES: usize = 1024;
 /// Ethernet type of the frames of [`Step::PacketSend`]: the first one for local experiments (IEEE 802).
 pub const ETHER_TYPE: u16 = 0x88b5;
+/// Most extents that one report of a file's blocks tells.
+pub const MAX_EXTENTS: usize = 128;
 /// Most bytes of a text value; a longer text is cut there and `truncated` is set.
 pub const MAX_TEXT: usize = 16 * 1024;
 
@@ -395,6 +397,33 @@ pub enum Step {
     },
     /// Closes it, whatever is under way.
     XdpClose { socket: String },
+    /// Finds the block device of the persistent memory that begins at this guest physical address; waits for it at most
+    /// `limit_ms`. Values: `path` (`/dev/pmem0`), `bus` (`virtio1`).
+    FindPmem {
+        start: u64,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
+    /// Where a file's bytes are: FS_IOC_FIEMAP without FIEMAP_FLAG_SYNC, at most [`MAX_EXTENTS`] extents. Values: `owner` (inode and
+    /// generation: no two files of a file system's life have both), and a number per extent of `logical`, `physical`,
+    /// `lengths` (bytes; `physical` counts from the start of the block device) and `flags` (FIEMAP_EXTENT_*); `more` where
+    /// there are more.
+    Fiemap { file: String },
+    /// `ioctl(FICLONE)`: `to` gets the blocks of `from`.
+    Clone { from: String, to: String },
+    /// A handled signal (SIGUSR1, without SA_RESTART) for the thread of that name, inside whatever call it sleeps in.
+    Interrupt { thread: String },
+    /// Registers a mapping as a fixed buffer of an io_uring (FOLL_LONGTERM pins), until [`Step::UringRelease`] of `tag`.
+    UringRegister {
+        map: String,
+        #[serde(default)]
+        offset: u64,
+        #[serde(default)]
+        len: Option<u64>,
+        tag: String,
+    },
+    /// Ends the ring of a `UringRegister`: the pages are unpinned.
+    UringRelease { tag: String },
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},

@@ -43,6 +43,8 @@ pub struct Names {
     pub xdp: Table<Arc<crate::sys::xdp::Socket>>,
     /// Programs that give frames to them.
     pub redirects: Table<crate::sys::bpf::Redirect>,
+    /// Rings that are there for their registered buffers.
+    pub registered: Table<io_uring::IoUring>,
     /// Forked children.
     pub children: Table<Arc<Child>>,
     /// Thread ids of the named threads.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use pincushion_devices::trace::event::Event;
 
 use super::{
-    broken_filesystem::BrokenFilesystem, dma_into_freed_frame::DmaIntoFreedFrame,
-    guest_splat::GuestSplat, leaked_hold::LeakedHold, lost_completion::LostCompletion,
-    lost_dma_data::LostDmaData, lying_flush::LyingFlush, pins_balanced::PinsBalanced,
-    touch_after_completion::TouchAfterCompletion, unstable_payload::UnstablePayload,
-    writeback_of_held_page::WritebackOfHeldPage,
+    broken_filesystem::BrokenFilesystem, dax_block_reused::DaxBlockReused,
+    dma_into_freed_frame::DmaIntoFreedFrame, guest_splat::GuestSplat, leaked_hold::LeakedHold,
+    lost_completion::LostCompletion, lost_dma_data::LostDmaData, lying_flush::LyingFlush,
+    pins_balanced::PinsBalanced, touch_after_completion::TouchAfterCompletion,
+    unstable_payload::UnstablePayload, writeback_of_held_page::WritebackOfHeldPage,
 };
 use crate::timeline::Timeline;
 use crate::verdict::{Certainty, Finding, Promise};
@@ -56,6 +56,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(UnstablePayload::default()),
         Box::new(LostDmaData),
         Box::new(DmaIntoFreedFrame::default()),
+        Box::new(DaxBlockReused),
         Box::new(GuestSplat::default()),
         Box::new(BrokenFilesystem),
         Box::new(PinsBalanced::default()),

@@ -72,7 +72,8 @@ impl RunSummary {
                     && count("writeback-of-held-page.write-back") > 0
             }
             Promise::O2 => count("lost-dma-data.kept") > 0,
-            Promise::O3 | Promise::Freed | Promise::Machine => false,
+            Promise::O3 => count("dax-block-reused-while-held.looked-twice") > 0,
+            Promise::Freed | Promise::Machine => false,
         };
         let judged = matches!(self.judgement.verdict, Verdict::Pass | Verdict::Finding);
         if tested && judged {

@@ -16,6 +16,8 @@ use pincushion_devices::trace::{EventKind, JsonLines, Tracer};
 use pincushion_vmm::assembly;
 use pincushion_vmm::config::BalloonConfig;
 use pincushion_vmm::config::units::parse_size;
+use pincushion_vmm::persistent_memory::{self, Wanted};
+use pincushion_vmm::region::Region;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use toml::Value;
 
@@ -27,7 +29,7 @@ use super::trouble::Trouble;
 use super::witness::Witness;
 use super::{cards, disks, host_checks};
 use crate::rundir::RunDir;
-use crate::scenario::model::{BALLOON, KernelFormat};
+use crate::scenario::model::{BALLOON, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
 
 /// What a child is told.
@@ -109,7 +111,8 @@ fn perform(
 ) -> anyhow::Result<()> {
     say("making the disks");
     let mut values = Values::default();
-    for disk in &scenario.disks {
+    let pmems: Vec<_> = scenario.pmems.iter().map(Pmem::as_disk).collect();
+    for disk in scenario.disks.iter().chain(&pmems) {
         disks::make_image(disk, &order.scratch, &mut values)?;
     }
     let plan = plan(scenario, seed, &values)?;
@@ -123,18 +126,24 @@ fn perform(
     let (cards, links) = cards::make(scenario, &context)?;
     devices.extend(cards);
     let balloon = balloon(scenario, &context, &mut devices)?;
+    let config = config(&scenario.vm, &kernel(order, scenario)?, &order.initrd);
+    let wanted = scenario.pmems.iter().map(|pmem| Wanted {
+        id: pmem.id.clone(),
+        path: disks::image_path(&order.scratch, &pmem.id),
+        size: None,
+    });
+    let pmem = persistent_memory::open(config.memory_bytes, wanted, &context)?;
+    let (pmem, regions): (Vec<_>, Vec<_>) = pmem.into_iter().unzip();
+    devices.extend(pmem);
+    let starts = regions.iter().map(Region::start).collect();
     let ear = Ear {
         events: tracer.subscribe(),
         witness: Witness::default(),
     };
-    let kernel = match scenario.vm.format {
-        KernelFormat::Elf | KernelFormat::Bzimage => order.kernel.clone(),
-        KernelFormat::Garbage => garbage(&order.scratch)?,
-    };
     let machine = Booted::start(Recipe {
-        config: config(&scenario.vm, &kernel, &order.initrd),
+        config,
         devices,
-        regions: Vec::new(),
+        regions,
         tracer: tracer.clone(),
         limit: Duration::from_secs(scenario.vm.limit_s),
         console: File::create(dir.file("console.log"))?,
@@ -148,6 +157,7 @@ fn perform(
         balloon,
         values,
         links,
+        pmem_starts: starts,
         last_id: 0,
         under_way: HashMap::new(),
         doing: "boot".into(),
@@ -238,6 +248,14 @@ fn plan(scenario: &Scenario, seed: u64, values: &Values) -> anyhow::Result<Plan>
         seed,
         rules: rules.collect::<anyhow::Result<_>>()?,
     })
+}
+
+/// The kernel to boot.
+fn kernel(order: &Order, scenario: &Scenario) -> anyhow::Result<PathBuf> {
+    match scenario.vm.format {
+        KernelFormat::Elf | KernelFormat::Bzimage => Ok(order.kernel.clone()),
+        KernelFormat::Garbage => garbage(&order.scratch),
+    }
 }
 
 fn garbage(scratch: &Path) -> anyhow::Result<PathBuf> {

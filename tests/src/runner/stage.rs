@@ -16,7 +16,7 @@ use super::titles::{describe, title};
 use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
-use crate::scenario::model::{Await, Awaited, BalloonAct, Expect, Fact, Scenario, Step};
+use crate::scenario::model::{Await, Awaited, BalloonAct, Content, Expect, Fact, Scenario, Step};
 use crate::scenario::{Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
@@ -35,6 +35,8 @@ pub(super) struct Stage<'a> {
     pub(super) values: Values,
     /// The cables of the network cards.
     pub(super) links: super::cards::Links,
+    /// Where the scenario's pmem regions begin in guest memory.
+    pub(super) pmem_starts: Vec<u64>,
     /// Number of the last step that was sent to the agent.
     pub(super) last_id: u32,
     /// Steps in threads of their own, by name.
@@ -94,6 +96,41 @@ impl Stage<'_> {
             }
         }
         self.find_cards()?;
+        self.find_pmem()
+    }
+
+    /// Loads what file systems and regions need, and finds the regions.
+    fn find_pmem(&mut self) -> Result<(), Trouble> {
+        let scenario = self.scenario;
+        let contents = scenario.disks.iter().map(|disk| disk.content);
+        let mut contents = contents.chain(scenario.pmems.iter().map(|pmem| pmem.content));
+        let mut modules = Vec::new();
+        if contents.any(|content| content == Content::Xfs) {
+            modules.push("xfs");
+        }
+        if !scenario.pmems.is_empty() {
+            modules.extend(["virtio_pmem", "nd_pmem"]);
+        }
+        for name in modules {
+            let act = Act::LoadModule { name: name.into() };
+            let sent = self.send(act, None, format!("load {name}"), None, None)?;
+            self.answer(&sent, STEP_LIMIT)?;
+        }
+        for (pmem, start) in scenario.pmems.iter().zip(self.pmem_starts.clone()) {
+            let act = Act::FindPmem {
+                start,
+                limit_ms: 10_000,
+            };
+            let sent = self.send(act, None, format!("find pmem {}", pmem.id), None, None)?;
+            let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else {
+                continue;
+            };
+            for (kind, key) in [("pmem", "path"), ("bus", "bus")] {
+                if let Some(pincushion_abi::Value::Text(text)) = found.get(key) {
+                    self.values.set(format!("{kind}.{}", pmem.id), text.clone());
+                }
+            }
+        }
         Ok(())
     }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use pincushion_devices::fault::Plan;
+use pincushion_devices::pmem::ALIGNMENT as PMEM_ALIGNMENT;
 use pincushion_devices::toml_error::{explain, nearest};
 use toml::Value;
 
 use super::interpolate::placeholders;
-use super::model::{Awaited, BALLOON, BalloonAct, Content, HostCheck, Scenario, Step};
+use super::model::{Awaited, BALLOON, BalloonAct, Content, Disk, HostCheck, Pmem, Scenario, Step};
 
 /// Where the problem is (`step`, `rule` or `disk`, and its index), and what it is.
 type Problem = (Option<(&'static str, usize)>, String);
@@ -75,11 +76,14 @@ fn check_target(scenario: &Scenario, text: &str) -> Result<(), String> {
 
 fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
     let mut names = BTreeSet::new();
-    for (index, disk) in scenario.disks.iter().enumerate() {
+    let pmems: Vec<Disk> = scenario.pmems.iter().map(Pmem::as_disk).collect();
+    let disks = scenario.disks.iter().enumerate().map(|one| ("disk", one));
+    let pmems = pmems.iter().enumerate().map(|one| ("pmem", one));
+    for (kind, (index, disk)) in disks.chain(pmems) {
         let wrong = |problem: String| {
             (
-                Some(("disk", index)),
-                format!("disk `{}`: {problem}", disk.id),
+                Some((kind, index)),
+                format!("{kind} `{}`: {problem}", disk.id),
             )
         };
         if disk.id.is_empty()
@@ -88,13 +92,18 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
         {
             return Err(wrong("the id must be 1 to 20 letters and digits".into()));
         }
-        if !names.insert(&disk.id) {
+        if !names.insert(disk.id.clone()) {
             return Err(wrong("there are two of this id".into()));
         }
         let bytes = size(&disk.size).map_err(|problem| wrong(format!("size: {problem}")))?;
         if bytes == 0 || bytes % 512 != 0 {
             return Err(wrong(format!(
                 "size = {bytes} bytes: it must be a multiple of 512, and not 0"
+            )));
+        }
+        if kind == "pmem" && !bytes.is_multiple_of(PMEM_ALIGNMENT) {
+            return Err(wrong(format!(
+                "size = {bytes} bytes: it must be a multiple of 2 MiB"
             )));
         }
         if disk.content != Content::Ext4 && !disk.files.is_empty() {
@@ -178,13 +187,15 @@ fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
     {
         return Ok(());
     }
-    if scenario.disks.iter().any(|disk| disk.id == id) {
+    let disks = scenario.disks.iter().map(|disk| disk.id.as_str());
+    let known = disks.chain(scenario.pmems.iter().map(|pmem| pmem.id.as_str()));
+    if known.clone().any(|known| known == id) {
         return Ok(());
     }
     if scenario.balloon.is_some() && id == BALLOON {
         return Ok(());
     }
-    let near = nearest(id, scenario.disks.iter().map(|disk| disk.id.as_str()));
+    let near = nearest(id, known);
     Err(format!(
         "there is no disk `{id}`{}",
         near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))
@@ -207,8 +218,10 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
             check_names(scenario, step, &named).map_err(wrong)?;
         }
         if let Some(name) = &step.name {
-            if matches!(name.as_str(), "disk" | "bus" | "block" | "net" | "sectors")
-                || name.contains('.')
+            if matches!(
+                name.as_str(),
+                "disk" | "bus" | "block" | "net" | "pmem" | "sectors"
+            ) || name.contains('.')
             {
                 return Err(wrong(format!(
                     "`{name}` is taken for the machine's own values; choose another name"
@@ -303,7 +316,7 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
     for name in texts.flat_map(|text| placeholders(&text).1) {
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {
-            "disk" | "bus" | "block" | "net" => known_disk(scenario, rest)?,
+            "disk" | "bus" | "block" | "net" | "pmem" => known_disk(scenario, rest)?,
             "sectors" => {}
             step if named.contains(step) => {}
             step => return Err(format!("`${{{name}}}`: no earlier step is named `{step}`")),

@@ -46,6 +46,9 @@ pub struct Scenario {
     /// A memory balloon of the name `balloon`; its module is not loaded by itself (`load-module` of `virtio_balloon`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<Balloon>,
+    /// Its regions of persistent memory, in the order in which the guest sees them.
+    #[serde(default, rename = "pmem", skip_serializing_if = "Vec::is_empty")]
+    pub pmems: Vec<Pmem>,
     /// Rules of the fault plan, exactly as `pincushion_devices::fault::plan::Rule`, with `${...}`.
     #[serde(default, rename = "rule")]
     pub rules: Vec<toml::Value>,
@@ -163,6 +166,37 @@ impl Default for Balloon {
     }
 }
 
+/// A virtio-pmem region: a file in guest memory, which fsdax maps into programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pmem {
+    /// Its name in events, facts and `${pmem.ID}`.
+    pub id: String,
+    /// Its size, with M or G; a multiple of 2 MiB.
+    pub size: String,
+    /// What is in it at first.
+    pub content: Content,
+    /// Files that an ext4 region holds at first; `${sectors.ID:PATH}` says where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<DiskFile>,
+}
+
+impl Pmem {
+    /// Its image is made, checked and looked at as that of a disk.
+    #[must_use]
+    pub fn as_disk(&self) -> Disk {
+        Disk {
+            id: self.id.clone(),
+            size: self.size.clone(),
+            content: self.content,
+            files: self.files.clone(),
+            fetch: Fetch::default(),
+            read_only: false,
+            backend: Backend::default(),
+        }
+    }
+}
+
 /// What the host does with the balloon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -179,6 +213,8 @@ pub enum BalloonAct {
 pub enum Content {
     /// An ext4 file system.
     Ext4,
+    /// An xfs file system.
+    Xfs,
     /// Zeros.
     Zero,
     /// The same pattern in every 4096 bytes.

@@ -12,6 +12,7 @@ pub enum Fact {
     FilePageGone(Vec<u64>),
     /// Pages under write-back to this device must not change.
     StablePagesRequired(String),
+    FileBlocks(FileBlocks),
     Promised(Promised),
     Found(Found),
     Image(Image),
@@ -35,6 +36,17 @@ pub struct FilePage {
     /// Number of the page in the first of them.
     #[serde(default)]
     pub first_page: u64,
+}
+
+/// `file-blocks`: which file a step of the agent told the blocks of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FileBlocks {
+    /// The pmem region that the file system fills.
+    pub device: String,
+    /// The file's path at that time.
+    pub file: String,
+    /// The step `fiemap`.
+    pub step: u32,
 }
 
 /// `promised`: bytes that must be on a disk once a step has ended well.
@@ -162,6 +174,7 @@ impl Fact {
             "stable-pages-required" => {
                 Self::StablePagesRequired(OfDevice::deserialize(value)?.device)
             }
+            "file-blocks" => Self::FileBlocks(FileBlocks::deserialize(value)?),
             "promised" => Self::Promised(Promised::deserialize(value)?),
             "found" => Self::Found(Found::deserialize(value)?),
             "image" => Self::Image(Image::deserialize(value)?),
@@ -198,7 +211,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 10, "{seen:?}");
+        assert_eq!(seen.len(), 11, "{seen:?}");
     }
 
     #[test]

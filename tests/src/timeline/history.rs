@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pincushion_devices::trace::event::{Event, RequestId};
+use pincushion_devices::trace::event::{Event, GuestRange, RequestId};
 
 use super::fact::Fact;
 use super::request::{Index, Request, Span, Stamp};
@@ -13,6 +13,8 @@ use super::step::Step;
 pub struct Device {
     /// `virtio-blk`.
     pub kind: String,
+    /// Where its bytes are guest memory, if they are.
+    pub region: Option<GuestRange>,
     /// Its resets, each with the count of holds that it abandoned.
     pub resets: Vec<(Stamp, u64)>,
     /// The last event of one of its requests.

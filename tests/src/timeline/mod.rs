@@ -16,7 +16,7 @@ mod step;
 mod world;
 
 pub use fact::{
-    ExpectedStop, Fact, FilePage, Found, Fsck, Image, Pins, Promised, StepFailed, Where,
+    ExpectedStop, Fact, FileBlocks, FilePage, Found, Fsck, Image, Pins, Promised, StepFailed, Where,
 };
 pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
 pub use reader::{ReadError, Reader};

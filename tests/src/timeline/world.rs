@@ -12,12 +12,15 @@ impl Timeline {
     /// Events of the guest, the scenario and the machine.
     pub(super) fn feed_machine(&mut self, at: Stamp, kind: &EventKind) {
         match kind {
-            EventKind::DeviceAdded { device, kind, .. } => {
-                self.devices
-                    .entry(device.clone())
-                    .or_default()
-                    .kind
-                    .clone_from(kind);
+            EventKind::DeviceAdded {
+                device,
+                kind,
+                region,
+                ..
+            } => {
+                let known = self.devices.entry(device.clone()).or_default();
+                known.kind.clone_from(kind);
+                known.region = *region;
             }
             EventKind::DeviceReset { device, abandoned } => {
                 self.devices
@@ -106,6 +109,7 @@ impl Timeline {
                 }
             }
             Fact::StablePagesRequired(_)
+            | Fact::FileBlocks(_)
             | Fact::Promised(_)
             | Fact::Found(_)
             | Fact::Image(_)

@@ -50,6 +50,7 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     }
     let parts = Parts {
         devices: assembly.devices.clone(),
+        regions: assembly.regions.clone(),
         console: console(&config.console)?,
         ..Parts::default()
     };

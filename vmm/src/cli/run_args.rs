@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{
-    BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, Transport, VmConfig,
-    key_values, units,
+    BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, PmemConfig,
+    Transport, VmConfig, key_values, units,
 };
 
 /// Options of `pincushion run`.
@@ -60,6 +60,9 @@ pub struct RunArgs {
     /// A memory balloon: [target=SIZE][,reporting=on|off][,deflate-on-oom=on|off][,id=NAME], or `on`
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_balloon)]
     balloon: Option<BalloonConfig>,
+    /// Persistent memory: path=FILE[,size=SIZE][,id=NAME]; its size is a multiple of 2M, all of it is allocated at once; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_pmem)]
+    pmem: Vec<PmemConfig>,
 }
 
 impl RunArgs {
@@ -91,6 +94,7 @@ impl RunArgs {
         config.blk.extend(self.blk);
         config.net.extend(self.net);
         config.balloon = self.balloon.or(config.balloon);
+        config.pmem.extend(self.pmem);
         config.resolve()
     }
 }
@@ -109,6 +113,10 @@ fn parse_balloon(text: &str) -> Result<BalloonConfig, String> {
         "on" => Ok(BalloonConfig::default()),
         text => key_values::parse(text),
     }
+}
+
+fn parse_pmem(text: &str) -> Result<PmemConfig, String> {
+    key_values::parse(text)
 }
 
 fn parse_on_reset(text: &str) -> Result<OnReset, String> {

@@ -7,12 +7,14 @@ pub mod balloon;
 pub mod blk;
 pub mod key_values;
 pub mod net;
+pub mod pmem;
 pub mod units;
 mod vm;
 
 pub use balloon::BalloonConfig;
 pub use blk::{BlkConfig, DiskBackend};
 pub use net::NetConfig;
+pub use pmem::PmemConfig;
 pub use vm::{ConfigError, ConsoleTarget, VmConfig};
 
 pub use crate::machine::{OnReset, Transport};

@@ -107,6 +107,34 @@ pub mod size {
     }
 }
 
+/// Serde by [`parse_size`] for an optional size.
+pub mod optional_size {
+    use super::{Deserialize, Deserializer, Serializer, format_size};
+
+    /// Reads a text or a whole number of bytes.
+    ///
+    /// # Errors
+    /// What [`super::parse_size`] says.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        #[derive(Deserialize)]
+        struct Size(#[serde(with = "super::size")] u64);
+        Ok(Option::<Size>::deserialize(deserializer)?.map(|Size(bytes)| bytes))
+    }
+
+    /// Writes the shortest text.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    pub fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_some(&format_size(*bytes)),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 /// Serde by [`parse_duration`] for an optional duration.
 pub mod duration {
     use super::{Deserialize, Deserializer, Duration, Serializer, parse_duration};

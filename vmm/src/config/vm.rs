@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::balloon::BalloonConfig;
 use super::blk::BlkConfig;
 use super::net::NetConfig;
+use super::pmem::PmemConfig;
 use super::units;
 use crate::layout::MAX_VCPUS;
 use crate::machine::{OnReset, Transport};
@@ -66,6 +67,9 @@ pub struct VmConfig {
     /// A memory balloon; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
+    /// Regions of persistent memory, in the order in which the guest finds them, behind the disks.
+    #[serde(default)]
+    pub pmem: Vec<PmemConfig>,
 }
 
 /// Where the guest's first serial port goes.
@@ -119,6 +123,7 @@ impl Default for VmConfig {
             blk: Vec::new(),
             net: Vec::new(),
             balloon: None,
+            pmem: Vec::new(),
         }
     }
 }
@@ -168,19 +173,23 @@ impl VmConfig {
                 units::format_size(MIN_MEMORY)
             ));
         }
+        let blk = (0..).zip(&mut self.blk);
+        let pmem = (0..).zip(&mut self.pmem);
+        let blk = blk.map(|(index, one)| ("blk", index, &mut one.id));
+        let ids = blk.chain(pmem.map(|(index, one)| ("pmem", index, &mut one.id)));
         let mut names = std::collections::BTreeSet::new();
-        for (index, blk) in self.blk.iter_mut().enumerate() {
-            let name = blk.id.get_or_insert_with(|| format!("blk{index}")).clone();
+        for (kind, index, id) in ids {
+            let name = id.get_or_insert_with(|| format!("{kind}{index}")).clone();
             if name.is_empty()
                 || name.len() > 20
                 || !name.bytes().all(|byte| byte.is_ascii_graphic())
             {
                 return wrong(format!(
-                    "--blk id={name}: a name has 1 to 20 visible ASCII characters"
+                    "--{kind} id={name}: a name has 1 to 20 visible ASCII characters"
                 ));
             }
             if !names.insert(name.clone()) {
-                return wrong(format!("--blk id={name}: two disks have this name"));
+                return wrong(format!("--{kind} id={name}: two devices have this name"));
             }
         }
         for (index, net) in self.net.iter_mut().enumerate() {
@@ -324,7 +333,7 @@ mod tests {
                     });
                 }
             })
-            .contains("two disks")
+            .contains("two devices")
         );
     }
 }

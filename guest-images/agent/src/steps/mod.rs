@@ -2,6 +2,7 @@
 //! judges afterwards.
 
 pub mod aio;
+pub mod blocks;
 pub mod files;
 pub mod frames;
 pub mod load;
@@ -279,6 +280,17 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             limit_ms,
         } => xdp::receive(agent, stamp, socket, *count, *limit_ms),
         Step::XdpClose { socket } => xdp::close(agent, stamp, socket),
+        Step::FindPmem { start, limit_ms } => blocks::find_pmem(stamp, *start, *limit_ms),
+        Step::Fiemap { file } => blocks::fiemap(agent, stamp, file),
+        Step::Clone { from, to } => blocks::clone(agent, stamp, from, to),
+        Step::Interrupt { thread } => process::interrupt(agent, stamp, thread),
+        Step::UringRegister {
+            map,
+            offset,
+            len,
+            tag,
+        } => uring::register(agent, stamp, map, *offset, *len, tag),
+        Step::UringRelease { tag } => uring::release(agent, stamp, tag),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

@@ -240,6 +240,13 @@ fn written(mut file: std::fs::File) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
+/// A handled signal for a thread.
+pub fn interrupt(agent: &Agent, stamp: &mut Stamp<'_>, thread: &str) -> StepResult {
+    let tid = *agent.names().threads.get("thread", thread)?;
+    stamp.around(|| process::interrupt(tid))?;
+    Ok(Found::nothing())
+}
+
 #[cfg(test)]
 mod tests {
     use pincushion_abi::Value;

@@ -1,4 +1,4 @@
-//! Asynchronous transfers by io_uring, one ring per transfer.
+//! Asynchronous transfers by io_uring, one ring per transfer; and registered buffers, one ring each.
 #![expect(unsafe_code, reason = "an entry of the ring names memory by address")]
 
 use std::io;
@@ -66,6 +66,38 @@ pub fn wait(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
     })?;
     whole("io_uring", bytes, submitted.asked.into())?;
     Ok(Found::nothing().count("result", bytes))
+}
+
+/// Registers a mapping as a fixed buffer.
+pub fn register(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    map: &str,
+    offset: u64,
+    len: Option<u64>,
+    tag: &str,
+) -> StepResult {
+    let span = agent.span(map, offset, len)?;
+    agent.names().registered.refuse_used("registration", tag)?;
+    let ring = IoUring::new(1).map_err(|error| io_fault("io_uring_setup", &error))?;
+    let buffer = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(span.address()),
+        iov_len: span.len(),
+    };
+    let registered = stamp.around(|| {
+        // SAFETY: the memory is a span, which belongs to no Rust object however long it is registered.
+        unsafe { ring.submitter().register_buffers(&[buffer]) }
+    });
+    registered.map_err(|error| io_fault("io_uring_register", &error))?;
+    let _ = agent.names().registered.put(tag, ring);
+    Ok(Found::nothing())
+}
+
+/// Ends a ring with its registration.
+pub fn release(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
+    let ring = agent.names().registered.take("registration", tag)?;
+    stamp.around(|| drop(ring));
+    Ok(Found::nothing())
 }
 
 /// The result of the one completion, negative for an errno.

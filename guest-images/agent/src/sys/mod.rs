@@ -6,6 +6,7 @@
 pub mod aio;
 pub mod bpf;
 pub mod clock;
+pub mod extents;
 pub mod file;
 pub mod fs;
 pub mod guard;

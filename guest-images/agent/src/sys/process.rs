@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Once;
 
 use super::{check, check_len};
 use crate::fault::Errno;
@@ -50,6 +51,25 @@ pub fn kill(pid: i32) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     check("kill", unsafe { libc::kill(pid, libc::SIGKILL) }).map(drop)
 }
+
+/// Sends SIGUSR1 to a thread of this process. It has a handler that does nothing, installed without SA_RESTART: a call that sleeps
+/// interruptibly ends with EINTR.
+pub fn interrupt(tid: i32) -> Result<(), Errno> {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: sigaction is plain data, all zeros is a value of it; the handler touches nothing.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+        }
+    });
+    // SAFETY: takes numbers only.
+    let ret = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGUSR1) };
+    check("tgkill", if ret < 0 { -1 } else { 0 }).map(drop)
+}
+
+extern "C" fn nothing(_signal: i32) {}
 
 /// Two connected sockets that keep messages apart.
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
