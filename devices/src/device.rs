@@ -89,6 +89,29 @@ pub trait VirtioDevice: Send {
     /// Who serves the queues, by index: as many as [`Self::queue_max_sizes`] names, the same for the device's whole life,
     /// activated or not.
     fn queues(&self) -> Vec<SharedQueue>;
+    /// What may be changed while the device runs, by a person who controls the machine.
+    fn settings(&self) -> Vec<Setting> {
+        Vec::new()
+    }
+    /// Changes one of [`Self::settings`].
+    ///
+    /// # Errors
+    /// Why the value is not possible, in words; nothing has changed then.
+    fn change_setting(&mut self, name: &str, value: u64) -> Result<(), String> {
+        let _ = value;
+        Err(format!("the device has no setting `{name}`"))
+    }
+}
+
+/// Something about a device that may be changed while it runs, for example how many frames it makes up in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, in lower case with hyphens.
+    pub name: &'static str,
+    /// Its value now.
+    pub value: u64,
+    /// Unit of the value, for example `frames/s`.
+    pub unit: &'static str,
 }
 
 /// Why a device could not be activated.

@@ -8,6 +8,7 @@ mod causes;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod control;
 mod device_manager;
 pub mod doctor;
 mod event_loop;

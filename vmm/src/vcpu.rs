@@ -17,6 +17,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::bus::{Bus, Flow};
 use crate::machine::MachineError;
 use crate::machine::event::MachineEvent;
+use crate::machine::pause::Pause;
 use crate::vcpu_report::{self, Exits, LastExit, VcpuReport};
 
 /// How often a thread that did not notice its stop flag is woken again. A signal that comes between the look at the flag
@@ -36,6 +37,7 @@ pub(crate) struct Buses {
 pub(crate) struct VcpuThread {
     index: u8,
     stop: Arc<AtomicBool>,
+    pause: Arc<Pause>,
     done: Receiver<VcpuReport>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,6 +49,7 @@ impl VcpuThread {
         fd: VcpuFd,
         memory: Memory,
         buses: Arc<Buses>,
+        pause: Arc<Pause>,
         events: Sender<MachineEvent>,
     ) -> Result<Self, MachineError> {
         extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
@@ -64,6 +67,7 @@ impl VcpuThread {
             buses,
             stop: stop.clone(),
             exits: Exits::default(),
+            pause: pause.clone(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
@@ -80,6 +84,7 @@ impl VcpuThread {
         Ok(Self {
             index,
             stop,
+            pause,
             done,
             thread: Some(thread),
         })
@@ -88,7 +93,18 @@ impl VcpuThread {
     /// Asks the thread to stop, without waiting.
     pub(crate) fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.pause.look_again();
         self.kick();
+    }
+
+    /// Makes the vCPU leave the guest for a moment, so that it looks whether it has to stop or to pause.
+    pub(crate) fn nudge(&self) {
+        self.kick();
+    }
+
+    /// Whether its thread has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Stops the vCPU and waits for its thread.
@@ -110,6 +126,7 @@ impl VcpuThread {
         };
         let begin = Instant::now();
         self.stop.store(true, Ordering::Release);
+        self.pause.look_again();
         let report = loop {
             self.kick();
             match self.done.recv_timeout(KICK_AGAIN) {
@@ -151,12 +168,17 @@ struct Vcpu {
     buses: Arc<Buses>,
     stop: Arc<AtomicBool>,
     exits: Exits,
+    pause: Arc<Pause>,
 }
 
 impl Vcpu {
     /// Runs until told to stop (`None`) or until something ends the run.
     fn run(&mut self) -> Option<MachineEvent> {
         while !self.stop.load(Ordering::Acquire) {
+            if self.pause.is_wanted() {
+                self.stand();
+                continue;
+            }
             let flow = match self.fd.run() {
                 Ok(VcpuExit::IoOut(port, data)) => {
                     let first = data.first().copied().unwrap_or_default();
@@ -204,6 +226,15 @@ impl Vcpu {
             }
         }
         None
+    }
+
+    /// Stands still until the pause has ended.
+    fn stand(&self) {
+        // Tells the guest's watchdogs that it was stopped. EINVAL: it does not use KVM's clock.
+        if let Err(error) = self.fd.kvmclock_ctrl() {
+            log::debug!("vcpu{}: KVM_KVMCLOCK_CTRL: {error}", self.index);
+        }
+        self.pause.stand(&self.stop);
     }
 
     fn failed(&mut self, what: String) -> MachineEvent {

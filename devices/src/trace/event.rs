@@ -439,6 +439,8 @@ pub enum EventKind {
     },
     /// Somebody opened a gate.
     GateOpened { gate: String },
+    /// Somebody outside used the control socket: `pause`, `resume`, `reset`, `power-off`, `plan`.
+    Control { action: String, detail: String },
     /// At the end: a rule that matched nothing.
     RuleUnmatched { rule: String },
     /// A step of the guest's agent is about to begin (stamped at a VM exit just before its first system call).

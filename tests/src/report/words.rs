@@ -66,6 +66,7 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::Fact { .. }
         | EventKind::GateOpened { .. }
         | EventKind::PlanReplaced { .. }
+        | EventKind::Control { .. }
         | EventKind::RuleUnmatched { .. } => "scenario".to_owned(),
         EventKind::LogOpened { .. }
         | EventKind::BootBegan { .. }
@@ -135,6 +136,7 @@ pub(super) fn event(event: &Event) -> String {
         | EventKind::BalloonStatistics { .. } => memory(&event.kind),
         EventKind::PlantedFault { planted, .. } => format!("planted fault: {planted:?}"),
         EventKind::GateOpened { gate } => format!("opened the gate \"{gate}\""),
+        EventKind::Control { action, detail } => format!("somebody outside: {action} {detail}"),
         EventKind::RuleUnmatched { rule } => format!("rule \"{rule}\" never matched"),
         EventKind::StepBegan { step } => format!("step {step} begins"),
         EventKind::StepEnded { step } => format!("step {step} has ended"),

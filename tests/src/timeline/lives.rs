@@ -64,6 +64,7 @@ impl Timeline {
             | EventKind::BalloonActual { .. }
             | EventKind::BalloonStatistics { .. }
             | EventKind::GateOpened { .. }
+            | EventKind::Control { .. }
             | EventKind::RuleUnmatched { .. }
             | EventKind::PlanReplaced { .. }
             | EventKind::StepBegan { .. }

@@ -10,7 +10,9 @@ use pincushion_devices::toml_error::nearest;
 use crate::exit_code;
 
 /// Commands that a mistyped name is compared with.
-const KNOWN: [&str; 6] = ["run", "doctor", "nested", "test", "image", "help"];
+const KNOWN: [&str; 8] = [
+    "run", "ctl", "top", "doctor", "nested", "test", "image", "help",
+];
 
 /// Becomes the program; returns only when that failed.
 pub fn exec(argv: &[OsString]) -> u8 {

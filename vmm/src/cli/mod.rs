@@ -3,11 +3,16 @@
 //! `pincushion NAME ...` is one of the commands below, or the program `pincushion-NAME` beside this one, as with cargo and git:
 //! so `pincushion test` is `pincushion-test` and `pincushion image` is `pincushion-image`.
 
+mod ctl;
 mod doctor;
 mod external;
 mod kvm_limits;
 mod run;
 mod run_args;
+mod show;
+mod table;
+mod top;
+mod top_view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,6 +35,10 @@ enum Command {
     Run(Box<run_args::RunArgs>),
     /// Say what this host can do, and what to do about the rest
     Doctor(doctor::DoctorArgs),
+    /// Talk to a running machine over its control socket: holds, gates, plan, metrics, events, pause
+    Ctl(ctl::CtlArgs),
+    /// Watch a running machine's queues and held pages in the terminal
+    Top(top::TopArgs),
     /// Run a pincushion command inside the nested machine: `pincushion nested -- run --kernel vmlinuz ...`
     Nested(crate::nested::NestedArgs),
     #[command(external_subcommand)]
@@ -57,6 +66,8 @@ pub fn main() -> ExitCode {
     let code = match args.command {
         Command::Run(args) => run::run(*args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Ctl(args) => ctl::ctl(&args),
+        Command::Top(args) => top::top(&args),
         Command::Nested(args) => crate::nested::command(args),
         Command::External(argv) => external::exec(&argv),
     };

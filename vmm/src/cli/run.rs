@@ -13,6 +13,7 @@ use crate::assembly::{Assembly, AssemblyError};
 use crate::causes::with_causes;
 use crate::config::{ConfigError, ConsoleTarget, VmConfig};
 use crate::console::Console;
+use crate::control::{About, Controlled, Server, SocketError, observer::Observer};
 use crate::exit_code;
 use crate::machine::{Exit, Machine, MachineError, Parts, StopHandle};
 use crate::signals::{OnSignal, leave};
@@ -44,7 +45,8 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         )?,
         None => Plan::default(),
     };
-    let assembly = Assembly::new(config, plan)?;
+    let assembly = Assembly::new(config, plan.clone())?;
+    let observer = config.api_sock.as_ref().map(|_| observe(&assembly));
     for gate in open_gates {
         assembly.context.gates().open(gate);
     }
@@ -52,11 +54,20 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         devices: assembly.devices.clone(),
         regions: assembly.regions.clone(),
         console: console(&config.console)?,
+        tracer: assembly.tracer.clone(),
         ..Parts::default()
     };
     let machine = Machine::new(config.machine(), parts)?;
     let limits = KvmLimits::probe();
     limits.check(&config.kernel.clone().unwrap_or_default())?;
+    // Before the guest runs, so that nobody who sees it run finds no socket.
+    let server = match (&config.api_sock, observer) {
+        (Some(path), Some(observer)) => {
+            let controlled = controlled(config, plan, &assembly, &machine, observer);
+            Some(Server::start(path, controlled)?)
+        }
+        _ => None,
+    };
     let signal = Arc::new(AtomicU8::new(0));
     let _on_signal = stop_on_signal(signal.clone(), machine.stop_handle())?;
     assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
@@ -69,6 +80,8 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     assembly
         .tracer
         .emit(|| EventKind::MachineEnded { how, detail });
+    // Who follows the events gets the last one.
+    drop(server);
     report(&exit, &waiting);
     Ok(match (&exit, signal.load(Ordering::Relaxed)) {
         (Exit::Stopped, 0) => exit_code::OK,
@@ -79,6 +92,35 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         }
         (exit, _) => code(exit),
     })
+}
+
+/// Watches the machine for its control socket. The devices are there already, so they hash no more than without it.
+fn observe(assembly: &Assembly) -> Observer {
+    let observer = Observer::new();
+    assembly.tracer.add_sink(Box::new(observer.clone()));
+    observer
+}
+
+fn controlled(
+    config: &VmConfig,
+    plan: Plan,
+    assembly: &Assembly,
+    machine: &Machine,
+    observer: Observer,
+) -> Controlled {
+    let kernel = config.kernel.as_ref();
+    Controlled {
+        context: assembly.context.clone(),
+        plan,
+        observer,
+        machine: Arc::new(machine.remote()),
+        devices: assembly.devices.clone(),
+        about: About {
+            vcpus: config.cpus,
+            memory_bytes: config.memory,
+            kernel: kernel.map_or_else(String::new, |path| path.display().to_string()),
+        },
+    }
 }
 
 /// The first signal stops the guest, so that everything is put in order, and leaves its exit code in `code`; the second leaves
@@ -152,7 +194,10 @@ fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if error.is::<pincushion_devices::fault::PlanError>() || error.is::<ConfigError>() {
         return exit_code::BAD_ARGUMENTS;
     }
-    if error.is::<AssemblyError>() || error.is::<crate::console::ConsoleError>() {
+    if error.is::<AssemblyError>()
+        || error.is::<SocketError>()
+        || error.is::<crate::console::ConsoleError>()
+    {
         return exit_code::SETUP_ERROR;
     }
     exit_code::FAILED

@@ -48,6 +48,9 @@ pub struct RunArgs {
     /// Write the event log to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Listen for `pincushion ctl` and `pincushion top` at this Unix socket (docs/control.md)
+    #[arg(long, value_name = "PATH")]
+    api_sock: Option<PathBuf>,
     /// Open a gate of the plan from the start; may be repeated
     #[arg(long = "open-gate", value_name = "NAME")]
     pub open_gates: Vec<String>,
@@ -91,6 +94,7 @@ impl RunArgs {
         config.limit = self.limit.or(config.limit);
         config.plan = self.plan.or(config.plan);
         config.events = self.events.or(config.events);
+        config.api_sock = self.api_sock.or(config.api_sock);
         config.blk.extend(self.blk);
         config.net.extend(self.net);
         config.balloon = self.balloon.or(config.balloon);

@@ -58,6 +58,9 @@ pub struct VmConfig {
     /// Where the event log goes; absent: none is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<PathBuf>,
+    /// Unix socket of the control API; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_sock: Option<PathBuf>,
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub blk: Vec<BlkConfig>,
@@ -120,6 +123,7 @@ impl Default for VmConfig {
             limit: None,
             plan: None,
             events: None,
+            api_sock: None,
             blk: Vec::new(),
             net: Vec::new(),
             balloon: None,

@@ -1,9 +1,10 @@
 //! What happens in a running machine, on its way to the one who waits for it.
 
+use super::remote::{Order, Reply};
 use crate::bus::Flow;
 
-/// Something that may end the run. Sent by vCPU threads, the console and [`super::StopHandle`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something that may end the run. Sent by vCPU threads, the console, [`super::StopHandle`] and [`super::Remote`].
+#[derive(Debug)]
 pub(crate) enum MachineEvent {
     /// A vCPU's write asked for this; that vCPU has stopped.
     Asked {
@@ -37,4 +38,11 @@ pub(crate) enum MachineEvent {
     PanicEnded,
     /// Somebody wants the machine to stop.
     Stop,
+    /// Somebody wants something of the machine, and to hear what came of it.
+    Order {
+        /// What.
+        order: Order,
+        /// Who wants to know.
+        reply: Reply,
+    },
 }

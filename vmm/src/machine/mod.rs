@@ -15,12 +15,15 @@ mod error;
 pub(crate) mod event;
 mod exit;
 mod parts;
+pub(crate) mod pause;
+mod remote;
 mod running;
 
 pub use config::{MachineConfig, OnReset, Transport};
 pub use error::MachineError;
 pub use exit::Exit;
 pub use parts::{Machine, Parts};
+pub use remote::{Order, OrderError, Remote, RunState};
 pub use running::{Running, StopHandle};
 
 pub use crate::vcpu_report::{VcpuReport, full_text as vcpus_text};

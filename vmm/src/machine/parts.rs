@@ -10,6 +10,8 @@ use pincushion_devices::trace::Tracer;
 use super::config::MachineConfig;
 use super::error::MachineError;
 use super::event::MachineEvent;
+use super::pause::Pause;
+use super::remote::{Remote, Status};
 use super::running::{Running, StopHandle};
 use crate::agent_port::{AgentHandler, AgentPort, AgentSender};
 use crate::boot::entry::Initrd;
@@ -67,6 +69,8 @@ pub(super) struct Core {
     pub(super) input: Input,
     pub(super) sender: Sender<MachineEvent>,
     pub(super) tracer: Arc<Tracer>,
+    pub(super) pause: Arc<Pause>,
+    pub(super) status: Arc<Status>,
 }
 
 /// What lives from one boot to the next.
@@ -111,6 +115,8 @@ impl Machine {
             input,
             sender,
             tracer: parts.tracer,
+            pause: Arc::default(),
+            status: Arc::default(),
         };
         let booted = core.boot(&loaded)?;
         Ok(Self {
@@ -138,6 +144,13 @@ impl Machine {
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle::new(self.core.sender.clone())
+    }
+
+    /// A way to give orders to the machine, for any thread; they are carried out once it was started and somebody waits
+    /// for it.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote::new(self.core.sender.clone(), self.core.status.clone())
     }
 }
 

@@ -10,6 +10,7 @@ use super::error::MachineError;
 use super::event::MachineEvent;
 use super::exit::Exit;
 use super::parts::{Booted, Core, Machine};
+use super::remote::{Order, OrderError, Remote, RunState};
 use crate::agent_port::AgentSender;
 use crate::bus::Flow;
 use crate::console::Input;
@@ -21,6 +22,8 @@ use crate::vm::Vm;
 
 /// How long a kernel that began to panic may take to print its stack before the run ends.
 const PANIC_GRACE: Duration = Duration::from_secs(10);
+/// A vCPU that does not stand still after this is stuck in a device.
+const STAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// Stops a machine from any thread. Clones stop the same machine.
 #[derive(Debug, Clone)]
@@ -91,6 +94,7 @@ impl Running {
             last_seen: Vec::new(),
         };
         running.run(booted)?;
+        running.core.status.set(RunState::Running);
         Ok(running)
     }
 
@@ -164,6 +168,12 @@ impl Running {
         StopHandle::new(self.core.sender.clone())
     }
 
+    /// A way to give orders to the machine, for any thread; they are carried out while somebody waits for it.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote::new(self.core.sender.clone(), self.core.status.clone())
+    }
+
     /// A way to send lines to the agent, for any thread.
     #[must_use]
     pub fn agent_sender(&self) -> AgentSender {
@@ -223,6 +233,7 @@ impl Running {
                 reason: "the device thread panicked".to_owned(),
             },
             MachineEvent::Stop => Exit::Stopped,
+            MachineEvent::Order { order, reply } => return self.carry_out(order, &reply),
         };
         // Whatever a panicking kernel does in the end, it has panicked.
         let exit = match (self.panic.take(), exit) {
@@ -235,15 +246,70 @@ impl Running {
         self.end(exit);
     }
 
+    fn carry_out(&mut self, order: Order, reply: &super::remote::Reply) {
+        log::info!("order: {order:?}");
+        let outcome = match order {
+            Order::Pause => self.pause(),
+            Order::Resume => self.resume(),
+            Order::Reset | Order::PowerOff => Ok(()),
+        };
+        // A closed channel means that nobody wants to know any more.
+        let _ = reply.send(outcome);
+        match order {
+            Order::Pause | Order::Resume => {}
+            Order::Reset
+                if self.panic.is_none() && self.core.config.on_reset == OnReset::Reboot =>
+            {
+                self.reboot();
+            }
+            Order::Reset => drop(self.end(Exit::Reset)),
+            Order::PowerOff => drop(self.end(Exit::Stopped)),
+        }
+    }
+
+    /// vCPUs first, so that no new work comes while the device thread ends its turn.
+    fn pause(&mut self) -> Result<(), OrderError> {
+        let pause = self.core.pause.clone();
+        pause.begin();
+        let running = || self.vcpus.iter().filter(|vcpu| !vcpu.has_ended()).count();
+        let nudge = || self.vcpus.iter().for_each(VcpuThread::nudge);
+        let failed = if !pause.await_standing(running, nudge, STAND_LIMIT) {
+            Some("a vCPU does not come back from a device; the machine runs on".to_owned())
+        } else {
+            let paused = self.event_loop.as_ref().map_or(Ok(()), EventLoop::pause);
+            paused
+                .err()
+                .map(|error| format!("the device thread does not pause: {error}"))
+        };
+        if let Some(reason) = failed {
+            pause.end();
+            return Err(OrderError::Failed(reason));
+        }
+        self.core.status.set(RunState::Paused);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), OrderError> {
+        let resumed = self.event_loop.as_ref().map_or(Ok(()), EventLoop::resume);
+        resumed.map_err(|error| {
+            OrderError::Failed(format!("the device thread does not go on: {error}"))
+        })?;
+        self.core.pause.end();
+        self.core.status.set(RunState::Running);
+        Ok(())
+    }
+
     fn run(&mut self, booted: Booted) -> Result<(), MachineError> {
         let Booted { vm, vcpus } = booted;
         self.vm = Some(vm);
         for (index, fd) in (0..).zip(vcpus) {
-            let (buses, events) = (self.core.buses.clone(), self.core.sender.clone());
-            let memory = self.core.memory.clone();
+            let core = &self.core;
+            let (memory, buses) = (core.memory.clone(), core.buses.clone());
+            let (pause, events) = (core.pause.clone(), core.sender.clone());
             self.vcpus
-                .push(VcpuThread::spawn(index, fd, memory, buses, events)?);
+                .push(VcpuThread::spawn(index, fd, memory, buses, pause, events)?);
         }
+        self.core.status.count_boot();
         Ok(())
     }
 
@@ -252,7 +318,7 @@ impl Running {
         self.vm = None;
         // What the old boot's vCPUs still had to say is void: a second one may have asked for the same reset.
         let said: Vec<_> = self.events.try_iter().collect();
-        if said.contains(&MachineEvent::Stop) {
+        if said.into_iter().any(|event| is_stop(&event)) {
             self.end(Exit::Stopped);
             return;
         }
@@ -278,6 +344,7 @@ impl Running {
         for vcpu in &self.last_seen {
             log::debug!("{vcpu}\n{}", vcpu.details);
         }
+        self.core.status.set(RunState::Ended);
         self.exit = Some(exit.clone());
         exit
     }
@@ -307,6 +374,18 @@ impl Drop for Running {
         }
         self.core.devices.reset();
     }
+}
+
+/// Whether an event that a reboot overtakes ends the run all the same. Who gave another order is told to ask again.
+fn is_stop(event: &MachineEvent) -> bool {
+    let MachineEvent::Order { order, reply } = event else {
+        return matches!(event, MachineEvent::Stop);
+    };
+    let is_stop = *order == Order::PowerOff;
+    let again = || OrderError::Failed("the guest booted again meanwhile: ask once more".to_owned());
+    // A closed channel means that nobody wants to know any more.
+    let _ = reply.send(is_stop.then_some(()).ok_or_else(again));
+    is_stop
 }
 
 /// Standard input, for as long as it is open.
