@@ -26,11 +26,18 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "freed-while-held" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
+    "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-truncate-while-held"
+    "dax-collapse-while-held" "dax-fork-while-held" "dax-fsync-while-held"
+    "dax-longterm-refused" "dax-madvise-while-held" "dax-no-overlap" "dax-punch-while-held"
+    "dax-remount-ro-while-held" "dax-rename-over-while-held" "dax-truncate-interrupted"
+    "dax-truncate-other-page-while-held" "dax-unlink-mapped-while-held" "dax-zero-while-held"
     "mixed-load" "pci-ext4"
 );
 
 /// Parts by name.
-const PARTS: &[(&str, &str)] = files!("parts/": "file-page");
+const PARTS: &[(&str, &str)] = files!("parts/":
+    "file-page" "dax-page" "dax-dma" "dax-not-free" "dax-taken"
+);
 
 /// The text of a part.
 pub(super) fn part(name: &str) -> Option<&'static str> {
