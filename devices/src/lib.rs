@@ -12,6 +12,7 @@ pub mod balloon;
 pub mod bare;
 pub mod blk;
 pub mod clock;
+pub mod console;
 pub mod context;
 pub mod device;
 pub mod fault;

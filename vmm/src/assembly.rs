@@ -1,5 +1,6 @@
 //! From a [`VmConfig`] to devices: opens the images, the event log and the plan's context.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -8,13 +9,14 @@ use pincushion_devices::backend::{
 };
 use pincushion_devices::balloon::{self, BalloonDevice, BalloonHandle};
 use pincushion_devices::blk::{self, BlkDevice};
+use pincushion_devices::console::{ConsoleConfig, ConsoleDevice, ConsoleInput, Output};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::{Plan, PlanError};
 use pincushion_devices::trace::event::GuestRange;
 use pincushion_devices::trace::{JsonLines, Tracer};
 
-use crate::config::{BlkConfig, DiskBackend, NetConfig, VmConfig};
+use crate::config::{BlkConfig, ConsoleTarget, DiskBackend, NetConfig, VmConfig};
 use crate::machine::MachineConfig;
 use crate::memory;
 use crate::net::{self, NetError};
@@ -33,6 +35,8 @@ pub struct Assembly {
     pub balloon: Option<BalloonHandle>,
     /// Files that are guest memory.
     pub regions: Vec<Region>,
+    /// The way for what is typed into the virtio console, if there is one.
+    pub console_input: Option<ConsoleInput>,
 }
 
 /// Why a machine's parts could not be had.
@@ -71,6 +75,14 @@ pub enum AssemblyError {
     Device {
         /// Name of the disk.
         id: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The virtio console's file could not be created, or the device not be made.
+    #[error("--virtio-console {}: cannot create it{}", String::from(target.clone()), way_out(source))]
+    VirtioConsole {
+        /// Where it was to go.
+        target: ConsoleTarget,
         /// Why.
         source: std::io::Error,
     },
@@ -157,14 +169,39 @@ impl Assembly {
         let pmem = persistent_memory::open(config.memory, pmem, &context)?;
         let (pmem, regions): (Vec<_>, _) = pmem.into_iter().unzip();
         devices.extend(pmem);
+        let console = config.virtio_console.as_ref().map_or(Ok(None), |target| {
+            virtio_console(target, &context).map_err(|source| AssemblyError::VirtioConsole {
+                target: target.clone(),
+                source,
+            })
+        })?;
+        let console_input = console.map(|console| {
+            let input = console.input();
+            devices.push(Arc::new(Mutex::new(console)));
+            input
+        });
         Ok(Self {
             tracer,
             context,
             devices,
             balloon,
             regions,
+            console_input,
         })
     }
+}
+
+/// A console that goes to the terminal or to a file, which is created or emptied.
+fn virtio_console(
+    target: &ConsoleTarget,
+    context: &Context,
+) -> std::io::Result<Option<ConsoleDevice>> {
+    let output: Output = match target {
+        ConsoleTarget::Off => return Ok(None),
+        ConsoleTarget::Stdio => Box::new(std::io::stdout()),
+        ConsoleTarget::File(path) => Box::new(File::create(path)?),
+    };
+    ConsoleDevice::new(ConsoleConfig::new("hvc0"), output, context.clone()).map(Some)
 }
 
 /// The balloon of a machine with so many bytes of RAM, all of which it may give back.

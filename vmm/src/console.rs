@@ -8,6 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
+use pincushion_devices::console::ConsoleInput;
+
 use crate::machine::event::MachineEvent;
 use crate::platform::uart::Output;
 
@@ -32,6 +34,7 @@ pub enum ConsoleError {
 pub struct Console {
     pub(crate) sinks: Vec<Sink>,
     pub(crate) input: Input,
+    pub(crate) typed_into: Option<ConsoleInput>,
 }
 
 /// Where what is typed comes from.
@@ -88,6 +91,16 @@ impl Console {
         Self {
             input: Input::Terminal,
             ..self.to_stdout()
+        }
+    }
+
+    /// Uses the terminal's input for a virtio console instead, which writes to standard output itself.
+    #[must_use]
+    pub fn typed_into(self, console: ConsoleInput) -> Self {
+        Self {
+            input: Input::Terminal,
+            typed_into: Some(console),
+            ..self
         }
     }
 

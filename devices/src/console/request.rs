@@ -40,7 +40,9 @@ impl ConsoleLogic {
         let mut len = 0u64;
         for segment in chain.segments {
             match (self.role, segment.writable) {
-                (Role::Receive, false) => return Err("room for input that the device may not write"),
+                (Role::Receive, false) => {
+                    return Err("room for input that the device may not write");
+                }
                 (Role::Transmit, true) => return Err("output that the device is to write"),
                 (Role::Receive, true) | (Role::Transmit, false) => {}
             }

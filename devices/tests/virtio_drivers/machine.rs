@@ -8,6 +8,7 @@ use pincushion_devices::backend::{
     Disk, DiskOptions, Engine, FileOptions, MemoryDisk, OpenError, open_disk,
 };
 use pincushion_devices::blk::{BlkConfig, BlkDevice};
+use pincushion_devices::console::{ConsoleConfig, ConsoleDevice, ConsoleInput, Output};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::fault::Plan;
@@ -17,6 +18,8 @@ use pincushion_devices::transport::MmioTransport;
 use pincushion_devices::transport::pci::{Message, PciInterrupts, PciTransport};
 use tempfile::TempDir;
 use virtio_drivers::device::blk::VirtIOBlk;
+use virtio_drivers::device::console::VirtIOConsole;
+use virtio_drivers::transport::Transport;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -27,6 +30,12 @@ use crate::pci::Function;
 pub const SIZE: u64 = 8 << 20;
 
 pub type Blk = VirtIOBlk<GuestHal, Registers>;
+pub type Console<T> = VirtIOConsole<GuestHal, T>;
+
+/// What is done with a console by a driver that knows its transport.
+pub trait ConsoleTest {
+    fn run<T: Transport>(self, console: &mut Console<T>);
+}
 
 /// Where the bytes of a test's disk are.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +71,22 @@ impl PciInterrupts for Pin {
     }
     fn route(&self, _vector: u16, _message: Message) {}
     fn send(&self, _vector: u16) {}
+}
+
+/// Wires a device up.
+type Wire = fn(SharedDevice, Memory, EventFd, Arc<Tracer>) -> Wires;
+
+fn on_mmio(device: SharedDevice, memory: Memory, line: EventFd, tracer: Arc<Tracer>) -> Wires {
+    Wires::Mmio(Arc::new(
+        MmioTransport::new(device, memory, line, tracer).unwrap(),
+    ))
+}
+
+fn on_pci(device: SharedDevice, memory: Memory, line: EventFd, tracer: Arc<Tracer>) -> Wires {
+    let pin = Box::new(Pin(line));
+    Wires::Pci(Arc::new(
+        PciTransport::new(device, memory, pin, 1, tracer).unwrap(),
+    ))
 }
 
 /// A device at work.
@@ -101,26 +126,30 @@ fn open(store: Store, read_only: bool) -> Result<(Box<dyn Disk>, Option<TempDir>
 impl Machine {
     /// A machine with one disk, or nothing with a printed reason where the host lacks what the store needs.
     pub fn new(store: Store, read_only: bool) -> Option<Self> {
-        Self::with(store, read_only, |device, memory, line, tracer| {
-            let transport = MmioTransport::new(device, memory, line, tracer).unwrap();
-            Wires::Mmio(Arc::new(transport))
-        })
+        Self::with(store, read_only, on_mmio)
     }
 
     /// The same on a PCI bus.
     pub fn on_pci(store: Store, read_only: bool) -> Option<Self> {
-        Self::with(store, read_only, |device, memory, line, tracer| {
-            let pin = Box::new(Pin(line));
-            let transport = PciTransport::new(device, memory, pin, 1, tracer).unwrap();
-            Wires::Pci(Arc::new(transport))
-        })
+        Self::with(store, read_only, on_pci)
     }
 
-    fn with(
-        store: Store,
-        read_only: bool,
-        wire: impl FnOnce(SharedDevice, Memory, EventFd, Arc<Tracer>) -> Wires,
-    ) -> Option<Self> {
+    /// A machine with a console that writes to `output`, on a PCI bus or not, and the way to type into it.
+    pub fn console(output: Output, is_pci: bool) -> (Self, ConsoleInput) {
+        let (tracer, log) = Tracer::recording();
+        let context = Context::new(Plan::default(), tracer.clone()).unwrap();
+        let config = ConsoleConfig {
+            size: Some((80, 25)),
+            ..ConsoleConfig::new("c")
+        };
+        let console = ConsoleDevice::new(config, output, context).unwrap();
+        let input = console.input();
+        let device: SharedDevice = Arc::new(Mutex::new(console));
+        let wire = if is_pci { on_pci } else { on_mmio };
+        (Self::at_work(device, tracer, log, None, wire), input)
+    }
+
+    fn with(store: Store, read_only: bool, wire: Wire) -> Option<Self> {
         let (disk, dir) = match open(store, read_only) {
             Ok(opened) => opened,
             Err(error @ (OpenError::NoUring { .. } | OpenError::NoDirectIo { .. })) => {
@@ -135,6 +164,16 @@ impl Machine {
         config.serial = Some("pincushion-serial-20".into());
         let device: SharedDevice =
             Arc::new(Mutex::new(BlkDevice::new(config, disk, context).unwrap()));
+        Some(Self::at_work(device, tracer, log, dir, wire))
+    }
+
+    fn at_work(
+        device: SharedDevice,
+        tracer: Arc<Tracer>,
+        log: Recording,
+        dir: Option<TempDir>,
+        wire: Wire,
+    ) -> Self {
         let line = EventFd::new(EFD_NONBLOCK).unwrap();
         let memory = new_guest();
         let wires = wire(device.clone(), memory, line.try_clone().unwrap(), tracer);
@@ -143,14 +182,28 @@ impl Machine {
             let (wires, stop) = (wires.clone(), stop.try_clone().unwrap());
             std::thread::spawn(move || work(&device, wires.kicks(), &stop))
         };
-        Some(Self {
+        Self {
             wires,
             line,
             log,
             stop,
             worker: Some(worker),
             _dir: dir,
-        })
+        }
+    }
+
+    /// Lets the driver find the console, wherever it is, and gives it to `test`.
+    pub fn drive_console(&self, test: impl ConsoleTest) {
+        match &self.wires {
+            Wires::Mmio(transport) => {
+                let registers = Registers(transport.clone());
+                test.run(&mut Console::new(registers).unwrap());
+            }
+            Wires::Pci(transport) => {
+                let function = Function::find(transport.clone());
+                test.run(&mut Console::new(function).unwrap());
+            }
+        }
     }
 
     /// Lets the driver find the device.

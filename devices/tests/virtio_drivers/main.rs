@@ -5,6 +5,7 @@
     reason = "a test ends at the first surprise, helpers included"
 )]
 
+mod console;
 mod guest;
 mod machine;
 mod pci;

@@ -53,7 +53,7 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     let parts = Parts {
         devices: assembly.devices.clone(),
         regions: assembly.regions.clone(),
-        console: console(&config.console)?,
+        console: typed_into(console(&config.console)?, config, &assembly),
         tracer: assembly.tracer.clone(),
         ..Parts::default()
     };
@@ -145,6 +145,14 @@ fn unreadable(path: &Path, source: std::io::Error) -> ConfigError {
         flag: "--plan",
         path: path.to_owned(),
         source,
+    }
+}
+
+/// What is typed goes to the virtio console if that has the terminal.
+fn typed_into(console: Console, config: &VmConfig, assembly: &Assembly) -> Console {
+    match (&config.virtio_console, &assembly.console_input) {
+        (Some(ConsoleTarget::Stdio), Some(input)) => console.typed_into(input.clone()),
+        _ => console,
     }
 }
 

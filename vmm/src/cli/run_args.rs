@@ -33,6 +33,9 @@ pub struct RunArgs {
     /// Serial console: stdio (raw; Ctrl-A x leaves), off, or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
     console: Option<ConsoleTarget>,
+    /// A virtio console (hvc0 in Linux), beside the serial one: stdio, off, or file=PATH [default: off]
+    #[arg(long, value_name = "WHERE")]
+    virtio_console: Option<ConsoleTarget>,
     /// When the guest resets itself: exit or reboot [default: exit]
     #[arg(long, value_name = "WHAT", value_parser = parse_on_reset)]
     on_reset: Option<OnReset>,
@@ -89,6 +92,7 @@ impl RunArgs {
         set(&mut config.console, self.console);
         set(&mut config.on_reset, self.on_reset);
         set(&mut config.transport, self.transport);
+        config.virtio_console = self.virtio_console.or(config.virtio_console);
         config.kernel = self.kernel.or(config.kernel);
         config.initrd = self.initrd.or(config.initrd);
         config.limit = self.limit.or(config.limit);

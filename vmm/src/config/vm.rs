@@ -39,6 +39,9 @@ pub struct VmConfig {
     /// Where the serial console goes: `stdio`, `off` or `file=PATH`.
     #[serde(default)]
     pub console: ConsoleTarget,
+    /// Where a virtio console (hvc0) goes, as for `console`; absent or `off`: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtio_console: Option<ConsoleTarget>,
     /// What a reset by the guest does.
     #[serde(default)]
     pub on_reset: OnReset,
@@ -118,6 +121,7 @@ impl Default for VmConfig {
             cpus: default_cpus(),
             memory: default_memory(),
             console: ConsoleTarget::default(),
+            virtio_console: None,
             on_reset: OnReset::default(),
             transport: Transport::default(),
             limit: None,
@@ -176,6 +180,10 @@ impl VmConfig {
                 units::format_size(self.memory),
                 units::format_size(MIN_MEMORY)
             ));
+        }
+        if self.virtio_console == Some(ConsoleTarget::Stdio) && self.console == ConsoleTarget::Stdio
+        {
+            return wrong("--virtio-console stdio: the serial console has the terminal; add --console off, or --console file=PATH".into());
         }
         let blk = (0..).zip(&mut self.blk);
         let pmem = (0..).zip(&mut self.pmem);
@@ -323,6 +331,10 @@ mod tests {
         assert!(refusal(|config| config.cpus = 1000).contains("1 to 16"));
         assert!(refusal(|config| config.memory = 0).contains("--memory 0"));
         assert!(refusal(|config| config.memory = 1).contains("at least 16M"));
+        assert!(
+            refusal(|config| config.virtio_console = Some(ConsoleTarget::Stdio))
+                .contains("--console off")
+        );
         assert!(refusal(|config| config.kernel = None).contains("--kernel"));
         assert!(
             refusal(|config| {

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{Kvm, VcpuFd};
+use pincushion_devices::console::ConsoleInput;
 use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::trace::Tracer;
 
@@ -67,6 +68,7 @@ pub(super) struct Core {
     pub(super) com1: Arc<Uart>,
     pub(super) com2: Arc<Uart>,
     pub(super) input: Input,
+    pub(super) typed_into: Option<ConsoleInput>,
     pub(super) sender: Sender<MachineEvent>,
     pub(super) tracer: Arc<Tracer>,
     pub(super) pause: Arc<Pause>,
@@ -102,7 +104,7 @@ impl Machine {
         add_platform(&mut buses, &com1, &com2, parts.agent);
         devices.add_to(&mut buses);
         let buses = Arc::new(buses);
-        let input = parts.console.input;
+        let (input, typed_into) = (parts.console.input, parts.console.typed_into);
         let core = Core {
             config,
             kvm,
@@ -113,6 +115,7 @@ impl Machine {
             com1,
             com2,
             input,
+            typed_into,
             sender,
             tracer: parts.tracer,
             pause: Arc::default(),

@@ -391,10 +391,17 @@ fn is_stop(event: &MachineEvent) -> bool {
 /// Standard input, for as long as it is open.
 fn keyboard(core: &Core) -> Source {
     let (console, stop) = (core.com1.clone(), StopHandle::new(core.sender.clone()));
+    let typed_into = core.typed_into.clone();
     let mut typed = TypedInput::default();
     let call = move || match typed.read() {
         Typed::Bytes(bytes) => {
-            console.send(&bytes);
+            match &typed_into {
+                // What a guest that does not listen has no room for is lost, as at a serial port.
+                Some(console) => {
+                    console.send(&bytes);
+                }
+                None => console.send(&bytes),
+            }
             Interest::Keep
         }
         Typed::Leave => {
