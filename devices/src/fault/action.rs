@@ -93,7 +93,7 @@ pub enum Lines {
 
 /// Bits of a payload flip on their way: in guest memory for what the device writes there, on the medium or the wire for
 /// what it reads there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Corrupt {
     /// So many different bits, drawn by the seed.

@@ -2,6 +2,11 @@
 //!
 //! A decision at `fetched` may say what happens much later; the queue handler keeps [`Decision::damage`] until the
 //! payload moves and [`Decision::at_completion`] until the used element is published.
+//!
+//! Whoever does it says so just before, by [`EventKind::FaultActed`](crate::trace::event::EventKind::FaultActed): what the guest does
+//! about it has a greater number then, and no oracle takes it for the guest's doing. A late or rogue touch is told by that
+//! event and `FaultTouchEnded` alone, never by `TouchBegan`: those belong to what a device may touch. A duplicate has one
+//! `Used`.
 
 use std::ops::Range;
 
@@ -25,6 +30,8 @@ pub struct Decision {
     pub rule: String,
     /// Park it.
     pub hold: Option<Until>,
+    /// Open this gate. [`super::Injector`]'s asker does that, before anything else.
+    pub open_gate: Option<String>,
     /// Gather it with others before it is completed. Only at `executed`.
     pub reorder: Option<ReorderBy>,
     /// Fail it: instead of running it at `fetched`, or after it ran. With [`Self::damage`] it runs, damaged, and the
@@ -64,10 +71,10 @@ impl Decision {
             }),
             interrupt: rule.interrupt,
         };
-        let damages = rule.short.is_some() || rule.torn.is_some() || rule.corrupt.is_some();
         Self {
             rule: subject.rule.to_owned(),
             hold: rule.hold.as_ref().map(|hold| hold.resolve(delay)),
+            open_gate: rule.open_gate.clone(),
             reorder: rule.reorder.map(|reorder| ReorderBy {
                 window: reorder.window,
                 key: subject.key(Purpose::Reorder),
@@ -75,7 +82,7 @@ impl Decision {
             fail: rule.fail,
             fetch: rule.fetch,
             planted: rule.planted,
-            damage: damages.then(|| Damage {
+            damage: rule.damages().then(|| Damage {
                 short: rule.short,
                 torn: rule.torn.clone(),
                 corrupt: rule.corrupt,

@@ -2,7 +2,7 @@
 
 use crate::trace::event::{FRAME_SIZE, GuestRange, Operation, Planted};
 
-use super::action::{HoldUntil, LateTouch, RogueAt, RogueTouch};
+use super::action::{HoldUntil, RogueAt};
 use super::condition::{Condition, Span};
 use super::draw::{self, Purpose, Subject};
 use super::injector::{Injector, Query};
@@ -13,16 +13,11 @@ impl Rule {
     pub(super) fn fits(&self, query: &Query<'_>) -> bool {
         // A wait for a shared frame would never end for a request that has none.
         let waits_for_frame = matches!(self.hold, Some(HoldUntil::SameFrame(_)));
-        let moves_wrongly = self.short.is_some() || self.torn.is_some() || self.corrupt.is_some();
-        let touches = matches!(self.late_touch, Some(LateTouch { .. }))
-            || matches!(
-                self.rogue_touch,
-                Some(RogueTouch {
-                    at: RogueAt::NextFrame,
-                    ..
-                })
-            );
-        let needs_payload = waits_for_frame || moves_wrongly || touches;
+        let next_frame = self
+            .rogue_touch
+            .is_some_and(|rogue| rogue.at == RogueAt::NextFrame);
+        let touches = self.late_touch.is_some() || next_frame;
+        let needs_payload = waits_for_frame || self.damages() || touches;
         let lying = self.planted == Some(Planted::LyingFlush);
         (!needs_payload || !query.ranges.is_empty())
             && (!lying || query.operation == Operation::Flush)

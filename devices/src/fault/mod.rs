@@ -23,7 +23,9 @@ mod injector;
 mod marks;
 mod matching;
 pub mod plan;
+mod rule_check;
 mod validate;
+mod waits;
 mod watch;
 mod words;
 
@@ -36,4 +38,5 @@ pub use injector::{DeviceRules, Injector, Query, RuleState};
 pub use marks::Marks;
 pub use plan::{Plan, Rule};
 pub use validate::PlanError;
+pub use waits::GateUse;
 pub use watch::Watches;

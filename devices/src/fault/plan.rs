@@ -101,6 +101,9 @@ pub struct Rule {
     /// Action: park the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldUntil>,
+    /// Action: open this gate, when the rule acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_gate: Option<String>,
     /// Action: completions wait for each other and go on in another order (point `executed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reorder: Option<Reorder>,

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::toml_error::describe;
-use crate::trace::event::{Operation, Planted, Point};
+use crate::trace::event::Point;
 
-use super::action::HoldUntil;
 use super::plan::{Plan, Rule};
+use super::waits;
 
 /// Why a plan is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum PlanError {
         /// Its name, or `rule N`.
         rule: String,
         /// What is wrong and the way out.
-        problem: &'static str,
+        problem: String,
     },
 }
 
@@ -61,11 +61,11 @@ impl Plan {
         })
     }
 
-    fn first_problem(&self) -> Option<(usize, &'static str)> {
-        let problems = self.rules.iter().map(Rule::problem).enumerate();
-        problems
-            .filter_map(|(index, problem)| Some((index, problem?)))
-            .next()
+    /// The first rule that cannot be meant, alone or together with the others.
+    fn first_problem(&self) -> Option<(usize, String)> {
+        let mut alone = self.rules.iter().map(Rule::problem).enumerate();
+        let alone = alone.find_map(|(index, problem)| Some((index, problem?.to_owned())));
+        alone.or_else(|| waits::cycle(&self.rules))
     }
 }
 
@@ -85,130 +85,6 @@ impl Rule {
             None => Point::Fetched,
         };
         self.point.unwrap_or(own)
-    }
-
-    fn acts(&self) -> bool {
-        let keys = [
-            self.hold.is_some(),
-            self.reorder.is_some(),
-            self.fail.is_some(),
-            self.fetch.is_some(),
-            self.short.is_some(),
-            self.torn.is_some(),
-            self.corrupt.is_some(),
-            self.late_touch.is_some(),
-            self.rogue_touch.is_some(),
-            self.interrupt.is_some(),
-            self.config_changes.is_some(),
-            self.duplicate,
-            self.needs_reset,
-            self.verify,
-            self.planted.is_some(),
-        ];
-        keys.contains(&true)
-    }
-
-    fn problem(&self) -> Option<&'static str> {
-        let point = self.asked_at();
-        let empty = |span: Option<super::Span>| span.is_some_and(|span| span.from >= span.to);
-        if !self.acts() {
-            return Some("has no action; give it hold, fail, fetch, planted or verify = true");
-        }
-        if empty(self.sectors) || empty(self.ordinals) {
-            return Some(
-                "a span is empty; `to` is one past the last and must be greater than `from`",
-            );
-        }
-        if self.times == Some(0) {
-            return Some("times = 0 never acts; leave it away to act always");
-        }
-        let at_fetched_only = self.short.is_some() || self.torn.is_some() || self.corrupt.is_some();
-        if at_fetched_only && point != Point::Fetched {
-            return Some(
-                "a payload is damaged while it moves; choose short, torn and corrupt at point `fetched`",
-            );
-        }
-        if self.reorder.is_some() && point != Point::Executed {
-            return Some(
-                "only completions are reordered; leave `point` away, or set it to `executed`",
-            );
-        }
-        match point {
-            Point::Completed if self.hold.is_some() => {
-                return Some(
-                    "cannot hold at `completed`: the frames are already given back; hold at `executed`",
-                );
-            }
-            Point::Completed if self.fail.is_some() => {
-                return Some(
-                    "cannot fail at `completed`: the status is already written; fail at `executed`",
-                );
-            }
-            Point::Executed | Point::Completed if self.fetch.is_some() => {
-                return Some(
-                    "a payload is fetched before it is executed; choose `fetch` at point `fetched`",
-                );
-            }
-            Point::Executed | Point::Completed if self.planted == Some(Planted::LyingFlush) => {
-                return Some(
-                    "a flush has to lie before it is executed; plant it at point `fetched`",
-                );
-            }
-            Point::Completed if self.planted == Some(Planted::HoldAfterCompletion) => {
-                return Some(
-                    "the hold is closed by then; plant it at point `fetched` or `executed`",
-                );
-            }
-            Point::Fetched | Point::Executed | Point::Completed => {}
-        }
-        self.problem_with_operation()
-    }
-
-    fn problem_with_operation(&self) -> Option<&'static str> {
-        let frameless = match self.operation {
-            None
-            | Some(
-                Operation::Read
-                | Operation::Write
-                | Operation::GetId
-                | Operation::Transmit
-                | Operation::Receive
-                | Operation::Inflate
-                | Operation::Deflate
-                | Operation::ReportFree,
-            ) => false,
-            Some(
-                Operation::Flush
-                | Operation::Discard
-                | Operation::WriteZeroes
-                | Operation::Control
-                | Operation::Statistics
-                | Operation::Unknown,
-            ) => true,
-        };
-        let same_frame = matches!(self.hold, Some(HoldUntil::SameFrame(_)));
-        if frameless && (same_frame || self.shares_frame_with.is_some() || self.frame.is_some()) {
-            return Some(
-                "this operation has no frames, so a condition or a hold on frames never comes true",
-            );
-        }
-        if self.fetch.is_some()
-            && self
-                .operation
-                .is_some_and(|operation| operation != Operation::Write)
-        {
-            return Some(
-                "only a write's payload is fetched; `fetch` goes with operation = \"write\"",
-            );
-        }
-        if self.planted == Some(Planted::LyingFlush)
-            && self
-                .operation
-                .is_some_and(|operation| operation != Operation::Flush)
-        {
-            return Some("only a flush can be a lying flush; use operation = \"flush\"");
-        }
-        None
     }
 }
 
@@ -256,39 +132,34 @@ mod tests {
         );
 
         let cases = [
-            (
-                "point = \"completed\"\nhold = { gate = \"g\" }",
-                "cannot hold at `completed`",
-            ),
-            (
-                "point = \"completed\"\nfail = \"ioerr\"",
-                "cannot fail at `completed`",
-            ),
-            (
-                "point = \"executed\"\nfetch = \"early\"",
-                "fetched before it is executed",
-            ),
-            (
-                "point = \"executed\"\nplanted = \"lying-flush\"",
-                "has to lie before",
-            ),
-            (
-                "verify = true\nsectors = { from = 8, to = 8 }",
-                "a span is empty",
-            ),
+            ("point = \"completed\"\nhold = { gate = \"g\" }", "cannot hold at `completed`"),
+            ("point = \"completed\"\nfail = \"ioerr\"", "cannot fail at `completed`"),
+            ("point = \"executed\"\nfetch = \"early\"", "fetched before it is executed"),
+            ("point = \"executed\"\nplanted = \"lying-flush\"", "has to lie before"),
+            ("point = \"executed\"\ntorn = { prefix = 512 }", "damaged while it moves"),
+            ("point = \"fetched\"\nreorder = { window = 4 }", "only completions are reordered"),
+            ("reorder = { window = 4 }\nhold = { gate = \"g\" }", "gathered by `reorder`"),
+            ("reorder = { window = 1 }", "give it 2 or more"),
+            ("verify = true\nsectors = { from = 8, to = 8 }", "a span is empty"),
+            ("verify = true\nsize = { from = 8, to = 8 }", "a span is empty"),
+            ("verify = true\nany = [{ ordinals = { from = 1, to = 0 } }]", "a span is empty"),
+            ("verify = true\nnot = {}", "an empty condition"),
+            ("verify = true\nprobability = 0.0", "never comes true"),
+            ("verify = true\nmark = \"\"", "needs the name of a step"),
             ("verify = true\ntimes = 0", "never acts"),
-            (
-                "operation = \"flush\"\nhold = { same-frame = { point = \"fetched\" } }",
-                "has no frames",
-            ),
-            (
-                "operation = \"read\"\nfetch = \"early\"",
-                "only a write's payload",
-            ),
-            (
-                "operation = \"read\"\nplanted = \"lying-flush\"",
-                "only a flush",
-            ),
+            ("short = { bytes = 1 }\ntorn = { prefix = 1 }", "short and torn contradict"),
+            ("corrupt = { bits = 0 }", "flips nothing"),
+            ("hold = { for = { one-of-us = [] } }", "no duration"),
+            ("rogue-touch = { at = \"random\", bytes = 4097 }", "1 to 4096 bytes"),
+            ("interrupt = { coalesce = 1 }", "give it 2 or more"),
+            ("config-changes = 0", "give it 1 or more"),
+            ("duplicate = true\nplanted = \"dropped-completion\"", "contradict each other"),
+            ("hold = { gate = \"g\" }\nafter-gate = \"g\"", "an open gate holds nobody"),
+            ("hold = { gate = \"g\" }\nopen-gate = \"g\"", "an open gate holds nobody"),
+            ("operation = \"flush\"\ntorn = { prefix = 1 }", "has no payload"),
+            ("operation = \"flush\"\nhold = { same-frame = { point = \"fetched\" } }", "has no frames"),
+            ("operation = \"read\"\nfetch = \"early\"", "only a write's payload"),
+            ("operation = \"read\"\nplanted = \"lying-flush\"", "only a flush"),
         ];
         for (rule, problem) in cases {
             let said = refused(&format!("{first}[[rule]]\n{rule}\n"));

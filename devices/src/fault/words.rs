@@ -21,6 +21,9 @@ impl Decision {
                 .as_ref()
                 .map(|hold| format!("hold {}", until(hold))),
         );
+        if let Some(gate) = &self.open_gate {
+            words.push(format!("open gate {gate}"));
+        }
         if let Some(reorder) = self.reorder {
             words.push(format!("reorder in a window of {}", reorder.window));
         }

@@ -120,6 +120,9 @@ impl<L: Logic> Core<L> {
             point,
             action: decision.action(),
         });
+        if let Some(gate) = &decision.open_gate {
+            self.context.gates().open(gate);
+        }
         Some(decision)
     }
 

@@ -1,16 +1,23 @@
 //! The guest's agent, seen from the host: what it says becomes events, what it should do becomes lines.
 
-use std::sync::Arc;
-
 use pincushion_abi::{Request, port};
-use pincushion_devices::trace::{EventKind, Tracer};
+use pincushion_devices::context::Context;
+use pincushion_devices::trace::EventKind;
 use pincushion_vmm::agent_port::{AgentHandler, FromAgent};
 
-/// What the guest says goes into the event log, stamped at the VM exit that brought it.
+/// What the guest says goes into the event log, stamped at the VM exit that brought it; rules with `mark` learn which steps
+/// are under way before the guest goes on.
 #[must_use]
-pub fn to_events(tracer: Arc<Tracer>) -> AgentHandler {
+pub fn to_events(context: Context) -> AgentHandler {
     Box::new(move |from| {
-        tracer.emit(|| match from {
+        match from {
+            FromAgent::Mark(mark) if mark & 1 == port::PHASE_BEGIN => {
+                context.marks().begin(mark >> 1);
+            }
+            FromAgent::Mark(mark) => context.marks().end(mark >> 1),
+            FromAgent::Message(_) => {}
+        }
+        context.tracer().emit(|| match from {
             FromAgent::Message(bytes) => EventKind::AgentReport {
                 text: String::from_utf8_lossy(bytes).into_owned(),
             },
@@ -33,16 +40,22 @@ pub fn line(request: &Request) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use pincushion_abi::Step;
+    use pincushion_devices::fault::Plan;
+    use pincushion_devices::trace::Tracer;
 
     use super::*;
 
     #[test]
     fn marks_and_messages_become_events_in_order() {
         let (tracer, recording) = Tracer::recording();
-        let mut handler = to_events(tracer);
+        let context = Context::new(Plan::default(), tracer).unwrap();
+        context.marks().name(7, "read");
+        let mut handler = to_events(context.clone());
         handler(FromAgent::Mark(7 << 1 | port::PHASE_BEGIN));
+        assert!(context.marks().is_under_way("read"));
         handler(FromAgent::Message(b"{}"));
         handler(FromAgent::Mark(7 << 1 | port::PHASE_END));
+        assert!(!context.marks().is_under_way("read"));
         let kinds: Vec<EventKind> = recording
             .events()
             .iter()

@@ -27,6 +27,13 @@ impl Oracle for BrokenFilesystem {
                 request.id.device == fsck.device
                     && (request.was_failed_by_plan() || !request.planted.is_empty())
             });
+            // A device that scribbles over memory may have spoiled what another disk was given.
+            let faulted = faulted
+                || timeline.disk_was_spoiled(&fsck.device, *at)
+                || timeline
+                    .boots
+                    .iter()
+                    .any(|boot| timeline.memory_was_spoiled(boot.number, at.seq));
             if fsck.clean {
                 opinion.count("broken-filesystem.clean", 1);
             } else if faulted {
@@ -66,7 +73,7 @@ fn finding(timeline: &Timeline, at: Stamp, fsck: &Fsck) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{EventKind, Operation, Point};
+    use pincushion_devices::trace::event::{EventKind, Fault, Operation, Point};
     use serde_json::json;
 
     use super::*;
@@ -111,5 +118,23 @@ mod tests {
             action: "fail ioerr".into(),
         });
         assert!(checked(script, "power-off", false).findings.is_empty());
+    }
+
+    #[test]
+    fn damage_after_a_planned_fault_is_not_the_guests() {
+        let torn = ("a#0", Fault::Torn { arrived: vec![] });
+        let rogue = ("b#0", Fault::RogueTouch { range: frame(9) });
+        for (name, fault) in [torn, rogue] {
+            let mut script = Script::booted();
+            script.whole("a#0", Operation::Write, frame(7));
+            script.whole("b#0", Operation::Read, frame(8));
+            script.fault(name, fault);
+            let opinion = checked(script, "power-off", false);
+            assert!(opinion.findings.is_empty(), "{opinion:?}");
+        }
+        let mut script = Script::booted();
+        script.whole("a#0", Operation::Write, frame(7));
+        script.fault("a#0", Fault::InterruptSpurious);
+        assert_eq!(checked(script, "power-off", false).findings.len(), 1);
     }
 }

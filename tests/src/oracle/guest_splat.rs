@@ -6,7 +6,8 @@
 //! scenario holds or a busy host makes one without any fault of the kernel.
 //!
 //! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan
-//! made a request fail is counted, never blamed; so is damage that it reports while a disk is reset and not in use again (a
+//! made a request fail, or its bytes wrong, is counted, never blamed; so is a stall after the plan kept a completion from the
+//! guest, and everything after the plan let a device scribble over memory or complete a request twice; so is damage that it reports while a disk is reset and not in use again (a
 //! kernel on its way down resets disks under file systems that are still mounted), and a panic for which the scenario itself
 //! asked. What the kernel said before its agent reported is held against the machine, not against a promise.
 
@@ -17,7 +18,7 @@ use pincushion_devices::trace::event::{Event, EventKind};
 
 use super::bench::{Opinion, Oracle, merge};
 use super::splat::{self, Kind, Opening};
-use crate::timeline::Timeline;
+use crate::timeline::{Request, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
 
 const NAME: &str = "guest-splat";
@@ -40,7 +41,7 @@ struct Splat {
     /// Lines since the opening.
     age: usize,
     before_hello: bool,
-    after_planned_fault: bool,
+    excuse: Excuse,
     disk_gone: bool,
 }
 
@@ -83,7 +84,7 @@ impl Oracle for GuestSplat {
             let asked = splat.opening.kind == Kind::Panic && timeline.stop_was_asked("panic");
             if asked {
                 opinion.count("guest-splat.asked-for", 1);
-            } else if splat.opening.kind == Kind::Filesystem && splat.after_planned_fault {
+            } else if splat.excuse.covers(splat.opening.kind) {
                 opinion.count("guest-splat.after-a-planned-fault", 1);
             } else if splat.opening.kind == Kind::Filesystem && splat.disk_gone {
                 opinion.count("guest-splat.while-a-disk-is-reset", 1);
@@ -134,12 +135,41 @@ impl GuestSplat {
                 .boots
                 .last()
                 .is_none_or(|boot| boot.hello.is_none()),
-            after_planned_fault: timeline
-                .requests
-                .iter()
-                .any(crate::timeline::Request::was_failed_by_plan),
+            excuse: Excuse::at(timeline, seq),
             disk_gone: !self.gone.is_empty(),
         });
+    }
+}
+
+/// What the plan had done to the guest when it spoke.
+#[derive(Debug, Clone, Copy)]
+struct Excuse {
+    /// Bytes of a disk, or the word about them, were wrong.
+    data: bool,
+    /// A device wrote memory that it did not own, or let the guest believe that a page was its own.
+    memory: bool,
+    /// The guest may wait for a completion that does not come.
+    waiting: bool,
+}
+
+impl Excuse {
+    fn at(timeline: &Timeline, seq: u64) -> Self {
+        let boot = timeline.boots.last().map_or(0, |boot| boot.number);
+        let devices = timeline.devices.keys();
+        let mut misled = devices.filter(|device| timeline.guest_was_misled(device, boot, seq));
+        Self {
+            data: timeline.requests.iter().any(Request::was_spoiled),
+            memory: misled.next().is_some() || timeline.memory_was_spoiled(boot, seq),
+            waiting: timeline.guest_was_left_waiting(boot, seq),
+        }
+    }
+
+    fn covers(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Filesystem => self.data || self.memory || self.waiting,
+            Kind::Stall => self.memory || self.waiting,
+            Kind::Panic | Kind::Crash => self.memory,
+        }
     }
 }
 
@@ -175,7 +205,7 @@ impl Splat {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{Operation, Point};
+    use pincushion_devices::trace::event::{Fault, Operation, Point};
     use serde_json::json;
 
     use super::*;
@@ -291,5 +321,30 @@ mod tests {
         script.console("[    1.0] I/O error, dev vdb, sector 0 op 0x0:(READ)");
         script.console("[    1.0] EXT4-fs (vda): mounted filesystem");
         assert_eq!(ask(GuestSplat::default(), &script), Opinion::default());
+    }
+
+    #[test]
+    fn what_a_kernel_says_after_a_planned_fault_is_excused_by_what_the_fault_spoils() {
+        const CRASH: &str =
+            "[    3.1] BUG: kernel NULL pointer dereference, address: 0000000000000008";
+        const HUNG: &str = "[  242.1] INFO: task agent:1 blocked for more than 120 seconds.";
+        let corrupt = || Fault::Corrupt { bits: vec![1] };
+        let rogue = || Fault::RogueTouch { range: frame(9) };
+        for (line, fault, findings) in [
+            (ERROR, corrupt(), 0),
+            (CRASH, corrupt(), 1),
+            (CRASH, rogue(), 0),
+            (CRASH, Fault::Duplicate, 0),
+            (HUNG, Fault::InterruptDropped, 0),
+            (HUNG, corrupt(), 1),
+            (ERROR, Fault::InterruptSpurious, 1),
+        ] {
+            let mut script = Script::booted();
+            script.whole("a#0", Operation::Read, frame(7));
+            script.fault("a#0", fault.clone());
+            script.console(line);
+            let opinion = ask(GuestSplat::default(), &script);
+            assert_eq!(opinion.findings.len(), findings, "{fault:?}: {opinion:?}");
+        }
     }
 }

@@ -5,8 +5,9 @@
 //! but a failure of its own, the missing one is certain. A request that was fetched, not parked and never executed when a
 //! machine *hung* is a possible finding: the operation may just have been slow.
 //!
-//! Does not verify that the guest was signalled: event indices suppress interrupts lawfully. Does not verify requests that
-//! were parked, that a device reset took back, or that were let go because the machine stopped.
+//! Does not verify that the guest was signalled: event indices suppress interrupts lawfully, and the plan may drop one. Does
+//! not verify requests that were parked or gathered, that a device reset took back, that were let go because the machine
+//! stopped, or of a device that asked for a reset because the plan wanted it.
 
 use pincushion_devices::trace::event::{HoldEnd, ReleaseCause};
 
@@ -83,7 +84,8 @@ fn due(request: &Request) -> Option<Stamp> {
     }
 }
 
-/// Whether it was parked, taken back by a reset, or let go by the machine's end.
+/// Whether it was parked, gathered, taken back by a reset, let go by the machine's end, or in a device that the plan put to
+/// rest.
 fn excused(timeline: &Timeline, request: &Request) -> bool {
     let abandoned = request
         .hold
@@ -103,12 +105,15 @@ fn excused(timeline: &Timeline, request: &Request) -> bool {
             .hold
             .as_ref()
             .is_none_or(|hold| hold.how != Some(HoldEnd::Completed));
-    request.is_parked() || abandoned || stopping || reset
+    // A device that asked for a reset is at rest, and gathered completions wait for each other: the plan wanted both.
+    let asked = timeline.had_asked_for_reset(&request.id.device, request.boot, u64::MAX)
+        || request.was_gathered();
+    request.is_parked() || abandoned || stopping || reset || asked
 }
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{EventKind, Operation, Point, Status, Until};
+    use pincushion_devices::trace::event::{EventKind, Fault, Operation, Point, Status, Until};
 
     use super::*;
     use crate::oracle::bench::ask;
@@ -188,6 +193,37 @@ mod tests {
                     .iter()
                     .all(|found| found.certainty == Certainty::Possible)
             );
+        }
+    }
+
+    #[test]
+    fn a_completion_whose_interrupt_was_dropped_is_not_lost() {
+        let mut script = Script::booted();
+        script.whole("b#0", Operation::Read, frame(7));
+        script.fault("b#0", Fault::InterruptDropped);
+        script.stop("hang");
+        assert!(ask(LostCompletion, &script).findings.is_empty());
+    }
+
+    #[test]
+    fn a_flush_that_was_gathered_or_whose_device_is_at_rest_is_not_lost() {
+        let mut gathered = Script::booted();
+        gathered.fetch("b#0", Operation::Flush, frame(0));
+        gathered.execute("b#0", Status::Ok);
+        gathered.push(EventKind::FaultApplied {
+            request: id("b#0"),
+            rule: "rule 1".into(),
+            point: Point::Executed,
+            action: "reorder in a window of 4".into(),
+        });
+        let mut at_rest = Script::booted();
+        at_rest.whole("b#0", Operation::Read, frame(7));
+        at_rest.fault("b#0", Fault::NeedsReset);
+        at_rest.fetch("b#1", Operation::Flush, frame(0));
+        at_rest.execute("b#1", Status::Ok);
+        for mut script in [gathered, at_rest] {
+            script.stop("hang");
+            assert!(ask(LostCompletion, &script).findings.is_empty());
         }
     }
 }

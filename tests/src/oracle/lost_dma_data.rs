@@ -3,12 +3,12 @@
 //! Verifies each `promised` fact against each `found` fact of its id: once the step that promises durability (an fsync, an msync) has ended
 //! well, the bytes must be on the other disk, also after a reboot. It checks from the events that the promise was really given: the step
 //! succeeded, no device still held one of the frames when the step began or took one again afterwards, and no fault that the plan asked
-//! for hit the promised disk in that time. A promise that was not given is void and only counted.
+//! for hit the promised disk, the bytes that were put into the frames, or the frames themselves. A promise that was not given is void and only counted.
 //!
 //! Does not verify bytes that nobody promised, nor what the disk did with what it was given: after a planted fault on the promised disk nobody
 //! is blamed here (`lying-flush` looks at that).
 
-use pincushion_devices::trace::event::Direction;
+use pincushion_devices::trace::event::{Direction, FRAME_SIZE, GuestRange};
 
 use super::bench::{Opinion, Oracle, merge};
 use crate::timeline::{Fact, Found, Promised, Request, Stamp, Step, Timeline, Where};
@@ -74,7 +74,18 @@ fn given<'a>(timeline: &'a Timeline, promised: &Promised, looked: Stamp) -> Opti
         still_written(request, promised, began, known_until)
             || faulted(request, promised, began, ended, looked)
     });
-    (ended < looked && !spoiled).then_some(step)
+    let pages: Vec<GuestRange> = promised.frames.iter().map(|frame| page(*frame)).collect();
+    let asked = timeline.disk_was_spoiled(&promised.device, looked)
+        || timeline.source_was_spoiled(&promised.frames, looked)
+        || timeline.touched_by_plan(&pages, 0, looked.seq);
+    (ended < looked && !spoiled && !asked).then_some(step)
+}
+
+fn page(frame: u64) -> GuestRange {
+    GuestRange {
+        addr: frame.saturating_mul(FRAME_SIZE),
+        len: FRAME_SIZE,
+    }
 }
 
 /// Whether a device owned one of the promised frames when the step began, or later on while they were the file's.
@@ -173,7 +184,7 @@ fn lost(
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{EventKind, Operation, Planted, Point, Status};
+    use pincushion_devices::trace::event::{EventKind, Fault, Operation, Planted, Point, Status};
     use serde_json::json;
 
     use super::*;
@@ -318,6 +329,51 @@ mod tests {
         for mut script in [failed, planted] {
             found(&mut script, "disk", false);
             assert_void(&script);
+        }
+    }
+
+    #[test]
+    fn data_that_a_planned_fault_may_have_spoiled_was_not_lost_by_the_guest() {
+        let on_disk = [
+            Fault::Short { bytes: 512 },
+            Fault::Torn {
+                arrived: vec![[0, 512]],
+            },
+            Fault::Corrupt { bits: vec![9] },
+            Fault::Status { worked: None },
+            Fault::Duplicate,
+        ];
+        let stories = on_disk
+            .into_iter()
+            .flat_map(|fault| [("a#0", fault.clone()), ("b#0", fault)]);
+        let touches = [
+            (
+                "c#0",
+                Fault::LateTouch {
+                    ranges: vec![frame(7)],
+                },
+            ),
+            ("c#0", Fault::RogueTouch { range: frame(7) }),
+        ];
+        for (name, fault) in stories.chain(touches) {
+            let mut script = dma_then_fsync();
+            script.whole("c#0", Operation::Read, frame(9));
+            script.fault(name, fault);
+            found(&mut script, "disk", false);
+            assert_void(&script);
+        }
+    }
+
+    #[test]
+    fn a_fault_that_spoils_nothing_excuses_nothing() {
+        for fault in [
+            Fault::InterruptSpurious,
+            Fault::Reordered { place: 0, of: 2 },
+        ] {
+            let mut script = dma_then_fsync();
+            script.fault("a#0", fault);
+            found(&mut script, "disk", false);
+            assert_eq!(ask(LostDmaData, &script).findings.len(), 1);
         }
     }
 }

@@ -71,7 +71,7 @@ impl Oracle for LyingFlush {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{HoldEnd, Moment, Operation, Status};
+    use pincushion_devices::trace::event::{Fault, HoldEnd, Moment, Operation, Status};
     use serde_json::json;
 
     use super::*;
@@ -136,6 +136,23 @@ mod tests {
             let opinion = ask(LyingFlush, &script);
             assert!(opinion.findings.is_empty(), "{opinion:?}");
             assert_eq!(opinion.counts["lying-flush.unsettled"], 1);
+        }
+    }
+
+    #[test]
+    fn a_write_that_the_plan_tore_and_a_flush_that_it_answered_itself_prove_nothing() {
+        let mut torn = Script::booted();
+        write(&mut torn, "a#1", "0a");
+        torn.fault("a#1", Fault::Torn { arrived: vec![] });
+        torn.whole("a#2", Operation::Flush, frame(0));
+        let mut answered = Script::booted();
+        write(&mut answered, "a#1", "0a");
+        answered.fetch("a#2", Operation::Flush, frame(0));
+        answered.fault("a#2", Fault::Status { worked: None });
+        answered.finish("a#2");
+        for mut script in [torn, answered] {
+            image(&mut script, 8, "00");
+            assert!(ask(LyingFlush, &script).findings.is_empty());
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Verifies that the kernel's own counters of acquired and released pins agree whenever the scenario says that nothing is under way, and that
 //! no device holds a frame at that moment.
 //!
-//! Does not verify counters that were read while something was in flight: those are only counted. A pin that is released and not dropped
+//! Does not verify counters that were read while something was in flight: those are only counted. So are
+//! those that do not agree after the plan kept a completion from the guest or let a device scribble over memory. A pin that is released and not dropped
 //! twice over is not seen either: the counters are sums.
 
 use pincushion_devices::trace::event::{Event, EventKind};
@@ -19,6 +20,8 @@ const NAME: &str = "pins-balanced";
 pub(super) struct PinsBalanced {
     /// Places of readings at which a device held a frame.
     busy: Vec<u64>,
+    /// Places of readings at which the guest may have waited for a completion that the plan kept from it.
+    left_waiting: Vec<u64>,
 }
 
 impl Oracle for PinsBalanced {
@@ -27,10 +30,17 @@ impl Oracle for PinsBalanced {
     }
 
     fn feed(&mut self, event: &Event, timeline: &Timeline) {
-        if matches!(&event.kind, EventKind::Fact { key, .. } if key == "pins")
-            && timeline.anything_held()
-        {
+        if !matches!(&event.kind, EventKind::Fact { key, .. } if key == "pins") {
+            return;
+        }
+        if timeline.anything_held() {
             self.busy.push(event.seq.0);
+        }
+        let boot = timeline.boots.last().map_or(0, |boot| boot.number);
+        if timeline.guest_was_left_waiting(boot, event.seq.0)
+            || timeline.memory_was_spoiled(boot, event.seq.0)
+        {
+            self.left_waiting.push(event.seq.0);
         }
     }
 
@@ -42,6 +52,8 @@ impl Oracle for PinsBalanced {
                 opinion.count("pins-balanced.not-at-rest", 1);
             } else if pins.acquired == pins.released {
                 opinion.count("pins-balanced.balanced", 1);
+            } else if self.left_waiting.contains(&at.seq) {
+                opinion.count("pins-balanced.after-a-planned-fault", 1);
             } else {
                 findings.push(Finding {
                     oracle: NAME.to_owned(),
@@ -63,7 +75,7 @@ impl Oracle for PinsBalanced {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::Operation;
+    use pincushion_devices::trace::event::{Fault, Operation};
     use serde_json::json;
 
     use super::*;
@@ -92,5 +104,19 @@ mod tests {
         let opinion = ask(PinsBalanced::default(), &script);
         assert!(opinion.findings.is_empty(), "{opinion:?}");
         assert_eq!(opinion.counts["pins-balanced.not-at-rest"], 2);
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_an_interrupt_that_the_plan_dropped_may_keep_its_pins() {
+        let mut script = Script::booted();
+        script.whole("b#0", Operation::Read, frame(7));
+        script.fault("b#0", Fault::InterruptDropped);
+        script.fact(
+            "pins",
+            json!({"acquired": 5, "released": 4, "at_rest": true}),
+        );
+        let opinion = ask(PinsBalanced::default(), &script);
+        assert!(opinion.findings.is_empty(), "{opinion:?}");
+        assert_eq!(opinion.counts["pins-balanced.after-a-planned-fault"], 1);
     }
 }

@@ -66,7 +66,7 @@ impl Oracle for TouchAfterCompletion {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{EventKind, HoldEnd, Operation};
+    use pincushion_devices::trace::event::{EventKind, Fault, HoldEnd, Operation};
 
     use super::*;
     use crate::oracle::bench::ask;
@@ -96,6 +96,20 @@ mod tests {
         let mut script = Script::booted();
         script.whole("b#0", Operation::Read, frame(7));
         script.whole("a#0", Operation::Write, frame(7));
+        assert_eq!(ask(TouchAfterCompletion, &script), Opinion::default());
+    }
+
+    #[test]
+    fn a_late_touch_that_the_plan_asked_for_is_no_bug_of_the_machine() {
+        let mut script = Script::booted();
+        script.whole("b#0", Operation::Read, frame(7));
+        script.fault(
+            "b#0",
+            Fault::LateTouch {
+                ranges: vec![frame(7)],
+            },
+        );
+        script.push(EventKind::FaultTouchEnded { request: id("b#0") });
         assert_eq!(ask(TouchAfterCompletion, &script), Opinion::default());
     }
 }

@@ -3,7 +3,8 @@
 //! Verifies, for a disk that requires stable pages and for frames that the scenario has declared to be pages of a file on it, that the bytes
 //! of a write stay as they were while the disk owns them; and tells who changed them: DMA of another request into the
 //! same frame in that time (then O1 is what was broken), a device of ours that touched memory it did not own (a fault of the machine), or
-//! else the guest's CPU.
+//! else the guest's CPU. What the fault plan asked for (a late or rogue touch of these bytes, a completion that was announced twice) is counted
+//! and blamed on nobody.
 //!
 //! Does not verify other disks: without stable pages a store into a page under write-back is legal, since the page is dirty again and
 //! will be written again. Nor undeclared frames, whose owner may be a program that changes its own O_DIRECT buffer. Both are only counted. It
@@ -31,6 +32,8 @@ pub(super) struct UnstablePayload {
 enum Culprit {
     Dma(Index),
     StrayTouch(Index),
+    /// The plan: a device that touched what it did not own, or that let the guest believe the write was complete.
+    Plan,
     Cpu,
 }
 
@@ -70,10 +73,11 @@ impl Oracle for UnstablePayload {
             let name = match culprit {
                 Culprit::Dma(_) => "unstable-payload.dma",
                 Culprit::StrayTouch(_) => "unstable-payload.stray-touch",
+                Culprit::Plan => "unstable-payload.asked-for",
                 Culprit::Cpu => "unstable-payload.cpu-store",
             };
             opinion.count(name, 1);
-            if declared && stable_pages_required(timeline, index) {
+            if culprit != Culprit::Plan && declared && stable_pages_required(timeline, index) {
                 findings.push(finding(timeline, index, culprit, &ranges));
             }
         }
@@ -99,6 +103,12 @@ fn culprit(timeline: &Timeline, index: Index, ranges: &[GuestRange], until: u64)
         .hashes
         .first()
         .map_or(0, |hashed| hashed.at.seq);
+    let write = &timeline[index];
+    if timeline.touched_by_plan(ranges, from, until)
+        || timeline.guest_was_misled(&write.id.device, write.boot, until)
+    {
+        return Culprit::Plan;
+    }
     let covers = |other: Index| {
         let theirs = timeline[other].hold.iter().flat_map(|hold| &hold.ranges);
         theirs
@@ -145,7 +155,7 @@ fn finding(timeline: &Timeline, index: Index, culprit: Culprit, ranges: &[GuestR
                 timeline[other].name()
             ),
         ),
-        Culprit::Cpu => (
+        Culprit::Plan | Culprit::Cpu => (
             "stable pages are required and the CPU changed a page under write-back",
             Promise::O1,
             "the guest's CPU, since no device touched it in that time".to_owned(),
@@ -168,12 +178,12 @@ fn finding(timeline: &Timeline, index: Index, culprit: Culprit, ranges: &[GuestR
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{Moment, Operation};
+    use pincushion_devices::trace::event::{Fault, Moment, Operation};
     use serde_json::json;
 
     use super::*;
     use crate::oracle::bench::ask;
-    use crate::timeline::script::{Script, frame};
+    use crate::timeline::script::{Script, frame, id};
 
     fn stable() -> Script {
         let mut script = Script::booted();
@@ -257,5 +267,66 @@ mod tests {
         }
         script.finish("a#0");
         assert_eq!(ask(UnstablePayload::default(), &script), Opinion::default());
+    }
+
+    fn asked_for(script: &Script) {
+        let opinion = ask(UnstablePayload::default(), script);
+        assert!(opinion.findings.is_empty(), "{opinion:?}");
+        assert!(
+            opinion
+                .counts
+                .keys()
+                .all(|name| name == "unstable-payload.asked-for"),
+            "{opinion:?}"
+        );
+    }
+
+    #[test]
+    fn a_write_that_the_plan_corrupted_on_its_way_has_a_stable_payload() {
+        for fault in [
+            Fault::Corrupt { bits: vec![3] },
+            Fault::Torn { arrived: vec![] },
+            Fault::Short { bytes: 512 },
+        ] {
+            let mut script = stable();
+            script.fetch("a#0", Operation::Write, frame(7));
+            script.hash("a#0", Moment::Fetch, frame(7), "0a");
+            script.fault("a#0", fault);
+            script.hash("a#0", Moment::Transfer, frame(7), "0b");
+            script.hash("a#0", Moment::Completion, frame(7), "0a");
+            script.finish("a#0");
+            asked_for(&script);
+        }
+    }
+
+    #[test]
+    fn a_page_that_a_planned_touch_changed_was_not_changed_by_the_guest() {
+        let late = Fault::LateTouch {
+            ranges: vec![frame(7)],
+        };
+        let rogue = Fault::RogueTouch { range: frame(7) };
+        for fault in [late, rogue] {
+            let mut script = stable();
+            script.whole("b#0", Operation::Read, frame(9));
+            script.fetch("a#0", Operation::Write, frame(7));
+            script.hash("a#0", Moment::Fetch, frame(7), "0a");
+            script.fault("b#0", fault);
+            script.push(EventKind::FaultTouchEnded { request: id("b#0") });
+            script.hash("a#0", Moment::Completion, frame(7), "0b");
+            script.finish("a#0");
+            asked_for(&script);
+        }
+    }
+
+    #[test]
+    fn a_page_that_the_guest_was_told_it_owns_may_be_changed() {
+        let mut script = stable();
+        script.whole("a#0", Operation::Write, frame(9));
+        script.fault("a#0", Fault::Duplicate);
+        script.fetch("a#1", Operation::Write, frame(7));
+        script.hash("a#1", Moment::Fetch, frame(7), "0a");
+        script.hash("a#1", Moment::Completion, frame(7), "0b");
+        script.finish("a#1");
+        asked_for(&script);
     }
 }

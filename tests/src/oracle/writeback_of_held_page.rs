@@ -5,6 +5,9 @@
 //! frame to be a page of a file on the written disk. It does not need the payload to have changed: the promise is that such a write
 //! does not begin.
 //!
+//! Does not verify what happens on a device after the plan let it announce a completion twice: the guest may then believe that a page is its own
+//! again, so it is only counted.
+//!
 //! Does not verify frames that nobody declared. There a program that reads from one disk and writes to another with O_DIRECT from one
 //! buffer, without waiting, looks the same from outside and breaks no promise of the kernel: between different devices it is a *possible*
 //! finding, within one device it is only counted. Nor does it verify CPU stores (legal unless stable pages are required: `unstable-payload`), or
@@ -59,7 +62,13 @@ impl Oracle for WritebackOfHeldPage {
         let mut findings = Vec::new();
         for overlap in &timeline.overlaps {
             let declared = declared_frames(timeline, overlap);
-            if !declared.is_empty() {
+            let misled = [overlap.write, overlap.read].into_iter().any(|index| {
+                let request = &timeline[index];
+                timeline.guest_was_misled(&request.id.device, request.boot, overlap.since.seq)
+            });
+            if misled {
+                opinion.count("writeback-of-held-page.after-a-planned-fault", 1);
+            } else if !declared.is_empty() {
                 opinion.count("writeback-of-held-page.certain", 1);
                 findings.push((
                     clarity(timeline, overlap),
@@ -227,7 +236,7 @@ fn moment(moment: Moment) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{GuestRange, HoldEnd, Operation, Status};
+    use pincushion_devices::trace::event::{Fault, GuestRange, HoldEnd, Operation, Status};
     use serde_json::json;
 
     use super::*;
@@ -411,5 +420,20 @@ mod tests {
                 .findings
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_guest_that_was_told_twice_may_take_a_held_page_for_its_own() {
+        let mut script = Script::booted();
+        script.fact(
+            "file-page",
+            json!({"device": "a", "file": "f", "frames": [7]}),
+        );
+        script.whole("b#0", Operation::Read, frame(8));
+        script.fault("b#0", Fault::Duplicate);
+        script.fetch("b#1", Operation::Read, frame(7));
+        script.fetch("a#0", Operation::Write, frame(7));
+        let opinion = ask(WritebackOfHeldPage::default(), &script);
+        assert!(opinion.findings.is_empty(), "{opinion:?}");
     }
 }

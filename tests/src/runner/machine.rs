@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
-use pincushion_devices::trace::{EventKind, Tracer};
+use pincushion_devices::trace::EventKind;
 use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
 use pincushion_vmm::machine::{
@@ -45,7 +46,7 @@ pub(super) struct Recipe {
     pub(super) config: MachineConfig,
     pub(super) devices: Vec<SharedDevice>,
     pub(super) regions: Vec<Region>,
-    pub(super) tracer: Arc<Tracer>,
+    pub(super) context: Context,
     pub(super) limit: Duration,
     pub(super) console: std::fs::File,
     /// Where to write the state of the vCPUs if the guest had to be stopped or broke down.
@@ -62,7 +63,7 @@ impl Booted {
             .spawn(move || {
                 let (how, detail) = live(&recipe, &of_thread);
                 *of_thread.boot() = None;
-                recipe.tracer.emit(|| EventKind::MachineEnded {
+                recipe.context.tracer().emit(|| EventKind::MachineEnded {
                     how: how.to_owned(),
                     detail,
                 });
@@ -126,7 +127,12 @@ impl Shared {
 fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
     let began = Instant::now();
     for boot in 1.. {
-        recipe.tracer.emit(|| EventKind::BootBegan { boot });
+        // What the guest of the boot before had begun will never end.
+        recipe.context.marks().restart();
+        recipe
+            .context
+            .tracer()
+            .emit(|| EventKind::BootBegan { boot });
         let (exit, vcpus) = match live_once(recipe, shared, began) {
             Ok(end) => end,
             Err(error) => return ("failed", crate::words(&error)),
@@ -165,7 +171,7 @@ fn live_once(
     shared: &Shared,
     began: Instant,
 ) -> Result<(Exit, Vec<VcpuReport>), MachineError> {
-    let tracer = recipe.tracer.clone();
+    let tracer = recipe.context.tracer().clone();
     let mut log = recipe
         .console
         .try_clone()
@@ -185,8 +191,8 @@ fn live_once(
         devices: recipe.devices.clone(),
         regions: recipe.regions.clone(),
         console,
-        agent: Some(guest::to_events(recipe.tracer.clone())),
-        tracer: recipe.tracer.clone(),
+        agent: Some(guest::to_events(recipe.context.clone())),
+        tracer: recipe.context.tracer().clone(),
     };
     let machine = Machine::new(recipe.config.clone(), parts)?;
     *shared.boot() = Some(Boot {
@@ -227,6 +233,9 @@ const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1";
 
 #[cfg(test)]
 mod tests {
+    use pincushion_devices::fault::Plan;
+    use pincushion_devices::trace::Tracer;
+
     use super::*;
 
     #[test]
@@ -240,7 +249,7 @@ mod tests {
             config: MachineConfig::new(kernel),
             devices: vec![],
             regions: vec![],
-            tracer,
+            context: Context::new(Plan::default(), tracer).unwrap(),
             limit: Duration::from_secs(9),
             console: tempfile::tempfile().unwrap(),
             vcpus: dir.path().join("vcpus.txt"),

@@ -144,7 +144,7 @@ fn perform(
         config,
         devices,
         regions,
-        tracer: tracer.clone(),
+        context: context.clone(),
         limit: Duration::from_secs(scenario.vm.limit_s),
         console: File::create(dir.file("console.log"))?,
         vcpus: dir.file("vcpus.txt"),

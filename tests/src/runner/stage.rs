@@ -208,6 +208,10 @@ impl Stage<'_> {
             text,
         };
         self.context.tracer().emit(|| kind);
+        // Before the guest hears of the step: a rule with `mark` must know its name when it begins.
+        self.context
+            .marks()
+            .name(id, name.as_deref().unwrap_or(&title));
         if let Some(name) = &name {
             self.values.set(format!("{name}.id"), i64::from(id));
         }

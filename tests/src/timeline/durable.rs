@@ -46,7 +46,9 @@ pub fn flushed_pieces(timeline: &Timeline, device: &str) -> Vec<Piece> {
         .indices()
         .filter(of_device)
         .filter(|index| {
-            timeline[*index].operation == Operation::Flush && timeline[*index].succeeded()
+            let request = &timeline[*index];
+            // A flush that was answered otherwise than it ended promises nothing.
+            request.operation == Operation::Flush && request.succeeded() && !request.was_spoiled()
         })
         .collect();
     let mut sectors: HashMap<u64, Last> = HashMap::new();
@@ -105,10 +107,12 @@ fn note_change(sectors: &mut HashMap<u64, Last>, index: Index, request: &Request
     }
 }
 
-/// A write that ended well, of which no hash says that memory changed meanwhile: what went to the disk is beyond doubt.
+/// A write that ended well, that the plan did not spoil, and of which no hash says that memory changed meanwhile: what went
+/// to the disk is beyond doubt.
 fn is_plain_write(request: &Request) -> bool {
     request.operation == Operation::Write
         && request.succeeded()
+        && !request.was_spoiled()
         && request.changed_payload().is_none()
 }
 

@@ -6,6 +6,7 @@
 
 pub mod durable;
 mod fact;
+mod faults;
 mod history;
 mod lives;
 mod reader;

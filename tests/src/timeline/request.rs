@@ -216,10 +216,14 @@ impl Request {
     }
 
     /// The payload's hashes that differ between two moments of its life: the two moments, and the ranges that changed.
+    /// What the plan made of it on its way to the disk is no change of memory.
     #[must_use]
     pub fn changed_payload(&self) -> Option<(&Hashed, &Hashed, Vec<GuestRange>)> {
-        self.hashes.windows(2).find_map(|pair| {
-            let [before, after] = pair else { return None };
+        let spoiled = self.was_spoiled();
+        let of_memory = |hashed: &&Hashed| !(spoiled && hashed.moment == Moment::Transfer);
+        let hashes: Vec<&Hashed> = self.hashes.iter().filter(of_memory).collect();
+        hashes.windows(2).find_map(|pair| {
+            let &[before, after] = pair else { return None };
             // Both lists follow the request's ranges, in order.
             let pages = before.pages.iter().zip(&after.pages);
             let changed: Vec<GuestRange> = pages

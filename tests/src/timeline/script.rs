@@ -1,8 +1,8 @@
 //! Event logs for tests, written like a story.
 
 use pincushion_devices::trace::event::{
-    Direction, Event, EventKind, Fetch, GuestRange, HoldEnd, HoldId, Moment, Operation, PageHash,
-    RequestId, Seq, Status,
+    Direction, Event, EventKind, Fault, Fetch, GuestRange, HoldEnd, HoldId, Moment, Operation,
+    PageHash, RequestId, Seq, Status,
 };
 use serde_json::Value;
 
@@ -138,6 +138,14 @@ impl Script {
         self.push(EventKind::Signalled {
             device: id(name).device,
             queue: 0,
+        })
+    }
+
+    /// The plan's fault acts on a request.
+    pub(crate) fn fault(&mut self, name: &str, fault: Fault) -> u64 {
+        self.push(EventKind::FaultActed {
+            request: id(name),
+            fault,
         })
     }
 
