@@ -93,7 +93,9 @@ impl Rule {
     fn problem_with_numbers(&self) -> Problem {
         let holds = [
             self.hold.as_ref(),
-            self.late_touch.as_ref().and_then(|late| late.after.as_ref()),
+            self.late_touch
+                .as_ref()
+                .and_then(|late| late.after.as_ref()),
         ];
         let delay = holds.into_iter().flatten().find_map(|hold| match hold {
             HoldUntil::For(delay) => delay.problem(),

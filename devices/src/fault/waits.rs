@@ -59,7 +59,10 @@ impl Rule {
     /// Gates until which it holds something.
     fn awaited_gates(&self) -> Vec<&str> {
         let late = self.late_touch.as_ref();
-        let holds = [self.hold.as_ref(), late.and_then(|late| late.after.as_ref())];
+        let holds = [
+            self.hold.as_ref(),
+            late.and_then(|late| late.after.as_ref()),
+        ];
         let gate = |hold| match hold {
             &HoldUntil::Gate(ref gate) => Some(gate.as_str()),
             HoldUntil::SameFrame(_) | HoldUntil::ForMs(_) | HoldUntil::For(_) => None,
@@ -68,7 +71,31 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// Devices that it names, in conditions and in what it waits for.
+    #[must_use]
+    pub fn devices(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        self.condition().add_devices(&mut all);
+        let late = self.late_touch.as_ref();
+        let holds = [self.hold.as_ref(), late.and_then(|late| late.after.as_ref())];
+        for hold in holds.into_iter().flatten() {
+            if let HoldUntil::SameFrame(same) = hold {
+                all.extend(same.device.clone());
+            }
+        }
+        all
+    }
+}
+
 impl Condition {
+    fn add_devices(&self, all: &mut BTreeSet<String>) {
+        all.extend(self.device.clone());
+        all.extend(self.shares_frame_with.clone());
+        let nested = self.any.iter().chain(&self.all).chain(self.not.as_deref());
+        nested.for_each(|condition| condition.add_devices(all));
+    }
+
     /// Gates that must have been opened, here or in a nested condition.
     fn arming_gates(&self) -> BTreeSet<&str> {
         let nested = self.any.iter().chain(&self.all).chain(self.not.as_deref());
@@ -204,7 +231,10 @@ mod tests {
              [[rule]]\nname = 'two'\nall = [{ after-gate = 'a' }, { after-gate = 'free' }]\nopen-gate = 'b'\n",
         )
         .unwrap_err();
-        assert!(said.starts_with("p.toml:5: rule `one`: is in a cycle of gates"), "{said}");
+        assert!(
+            said.starts_with("p.toml:5: rule `one`: is in a cycle of gates"),
+            "{said}"
+        );
         assert!(said.contains("rule `one` waits for gate `b`"), "{said}");
         assert!(said.contains("rule `two` waits for gate `a`"), "{said}");
         assert!(!said.contains("free"), "{said}");
@@ -232,9 +262,15 @@ mod tests {
     #[test]
     fn devices_that_wait_for_each_other_are_refused() {
         let said = mutual("executed", "").unwrap_err();
-        assert!(said.contains("rule `rule 2` holds until one that this rule holds"), "{said}");
+        assert!(
+            said.contains("rule `rule 2` holds until one that this rule holds"),
+            "{said}"
+        );
         assert!(mutual("fetched", "").is_ok(), "a held request was fetched");
-        assert!(mutual("executed", "times = 1").is_ok(), "a second request of b goes on");
+        assert!(
+            mutual("executed", "times = 1").is_ok(),
+            "a second request of b goes on"
+        );
     }
 
     #[test]
@@ -246,6 +282,9 @@ mod tests {
         .unwrap();
         let forgotten = plan.forgotten_gates(|gate| gate == "i");
         assert_eq!(forgotten.len(), 1);
-        assert_eq!((forgotten[0].0.as_str(), forgotten[0].1.holds.clone()), ("g", vec!["rule 1".into()]));
+        assert_eq!(
+            (forgotten[0].0.as_str(), forgotten[0].1.holds.clone()),
+            ("g", vec!["rule 1".into()])
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The command line of `pincushion-test`, which users call as `pincushion test`.
 
 mod demo;
+mod explain;
 mod list;
 mod progress;
 mod replay;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Say in words what a fault plan will do, rule by rule: of a plan, a scenario or a flag
+    Explain(explain::ExplainArgs),
     /// Run scenarios: those named, those with a tag, or all
     Run(run::RunArgs),
     /// Run a recorded run again, from the scenario, seed and kernel in its directory
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::list(&args),
         Command::Show { name } => list::show(&name),
         Command::Check { files } => list::check(&files),
+        Command::Explain(args) => explain::explain(&args),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Judge(args) => replay::judge(&args),

@@ -140,6 +140,7 @@ fn check_nets(scenario: &Scenario) -> Result<(), Problem> {
 }
 
 fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
+    let mut rules = Vec::new();
     for (index, rule) in scenario.rules.iter().enumerate() {
         let wrong = |problem: String| {
             (
@@ -167,12 +168,14 @@ fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
         let rule: pincushion_devices::fault::Rule = filled
             .try_into()
             .map_err(|error: toml::de::Error| wrong(explain(error.message())))?;
-        for device in rule.device.iter().chain(&rule.shares_frame_with) {
-            known_disk(scenario, device).map_err(wrong)?;
+        for device in rule.devices() {
+            known_disk(scenario, &device).map_err(wrong)?;
         }
+        // With those before it: rules may wait for each other.
+        rules.push(rule);
         let plan = Plan {
             seed: 0,
-            rules: vec![rule],
+            rules: rules.clone(),
         };
         plan.check().map_err(|error| wrong(error.to_string()))?;
     }

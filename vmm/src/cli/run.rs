@@ -38,13 +38,10 @@ pub fn run(mut args: RunArgs) -> u8 {
 }
 
 fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::error::Error>> {
-    let plan = match &config.plan {
-        Some(path) => Plan::parse(
-            &std::fs::read_to_string(path).map_err(|error| unreadable(path, error))?,
-            path,
-        )?,
-        None => Plan::default(),
-    };
+    let plan = plan(config)?;
+    if config.api_sock.is_none() {
+        warn_of_forgotten_gates(&plan, open_gates);
+    }
     let assembly = Assembly::new(config, plan.clone())?;
     let observer = config.api_sock.as_ref().map(|_| observe(&assembly));
     for gate in open_gates {
@@ -134,6 +131,32 @@ fn stop_on_signal(code: Arc<AtomicU8>, stop: StopHandle) -> std::io::Result<OnSi
         eprintln!("pincushion: stopping the guest; once more leaves at once");
         stop.stop();
     })
+}
+
+/// The rules of the flags, then those of the file.
+fn plan(config: &VmConfig) -> Result<Plan, Box<dyn std::error::Error>> {
+    let mut plan = match &config.plan {
+        Some(path) => Plan::parse(
+            &std::fs::read_to_string(path).map_err(|error| unreadable(path, error))?,
+            path,
+        )?,
+        None => Plan::default(),
+    };
+    plan.rules.splice(0..0, config.faults.iter().cloned());
+    plan.seed = config.fault_seed.unwrap_or(plan.seed);
+    Ok(plan)
+}
+
+/// A request that waits at a gate that stays closed looks like a guest that hangs.
+fn warn_of_forgotten_gates(plan: &Plan, open_gates: &[String]) {
+    let opens = |gate: &str| open_gates.iter().any(|open| open == gate);
+    for (gate, its) in plan.forgotten_gates(opens) {
+        log::warn!(
+            "gate `{gate}`: nobody opens it, so what rule `{}` holds is held until the machine ends; open it with --open-gate {gate}, \
+             or by another rule's open-gate",
+            its.holds.join("`, `")
+        );
+    }
 }
 
 fn complain(error: &dyn std::error::Error) {

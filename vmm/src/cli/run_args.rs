@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use pincushion_devices::fault::Rule;
 
 use crate::config::{
     BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, PmemConfig,
@@ -48,6 +49,12 @@ pub struct RunArgs {
     /// Fault plan in TOML (docs/fault-plan.md)
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// A rule of the fault plan, as in device=b,operation=read,hold.gate=g: the keys of [[rule]]; before the plan's; may be repeated
+    #[arg(long = "fault", value_name = "KEY=VALUE,...", value_parser = Rule::from_flag)]
+    faults: Vec<Rule>,
+    /// Seed of the fault plan's random choices [default: the plan's, or 0]
+    #[arg(long, value_name = "N")]
+    fault_seed: Option<u64>,
     /// Write the event log to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -99,6 +106,9 @@ impl RunArgs {
         config.plan = self.plan.or(config.plan);
         config.events = self.events.or(config.events);
         config.api_sock = self.api_sock.or(config.api_sock);
+        config.fault_seed = self.fault_seed.or(config.fault_seed);
+        // The first rule that matches decides, so that a flag wins over the file.
+        config.faults.splice(0..0, self.faults);
         config.blk.extend(self.blk);
         config.net.extend(self.net);
         config.balloon = self.balloon.or(config.balloon);

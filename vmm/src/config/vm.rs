@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pincushion_devices::fault::Rule;
 use pincushion_devices::toml_error;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,12 @@ pub struct VmConfig {
     /// Fault plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PathBuf>,
+    /// Rules of the fault plan, before those of `plan`: the same keys as there.
+    #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Rule>,
+    /// Seed of the fault plan's random choices, instead of that of `plan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault_seed: Option<u64>,
     /// Where the event log goes; absent: none is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<PathBuf>,
@@ -126,6 +133,8 @@ impl Default for VmConfig {
             transport: Transport::default(),
             limit: None,
             plan: None,
+            faults: Vec::new(),
+            fault_seed: None,
             events: None,
             api_sock: None,
             blk: Vec::new(),

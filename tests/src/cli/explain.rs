@@ -1,0 +1,138 @@
+//! `explain`: what a fault plan will do, in words, rule by rule.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pincushion_devices::fault::{Outside, Plan, Rule};
+use pincushion_vmm::exit_code;
+
+use super::Failure;
+use crate::scenario::{Scenario, catalogue, placeholders};
+use crate::suite::read_file;
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct ExplainArgs {
+    /// A fault plan, a scenario file, or the name of a built-in scenario
+    plan: Option<PathBuf>,
+    /// A rule as `pincushion run --fault` takes it; before those of the plan; may be repeated
+    #[arg(long = "fault", value_name = "KEY=VALUE,...", value_parser = Rule::from_flag)]
+    faults: Vec<Rule>,
+}
+
+pub(super) fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
+    let mut source = match &args.plan {
+        Some(path) => read(path)?,
+        None => Source::default(),
+    };
+    let flags = args.faults.iter().cloned();
+    source.plan.rules = flags.chain(source.plan.rules).collect();
+    // Rules that are fine alone may wait for each other.
+    source.plan.check().map_err(Failure::usage)?;
+    print!("{}", source.explain());
+    Ok(exit_code::OK)
+}
+
+/// A plan and what else its file says.
+#[derive(Debug, Default)]
+struct Source {
+    plan: Plan,
+    /// Of a scenario: the gates that its steps open.
+    opened: Option<Vec<String>>,
+    /// Texts that only a run can fill, and what stands for them here.
+    unknown: Vec<String>,
+}
+
+impl Source {
+    fn explain(&self) -> String {
+        let mut text = self.plan.explain(|gate| match &self.opened {
+            None => Outside::Unknown,
+            Some(opened) if opened.iter().any(|other| other == gate) => Outside::Opens,
+            Some(_) => Outside::Never,
+        });
+        if !self.unknown.is_empty() {
+            text.push_str(&format!(
+                "Only a run knows {}; sectors 0 to 7 stand for them here.\n",
+                self.unknown.join(", ")
+            ));
+        }
+        text
+    }
+}
+
+fn read(path: &Path) -> Result<Source, Failure> {
+    if !path.exists()
+        && let Some(text) = path.to_str().and_then(catalogue::text)
+    {
+        let scenario = crate::scenario::parse(text, path).map_err(Failure::usage)?;
+        return of_scenario(&scenario);
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let problem = "is neither a file that can be read nor a built-in scenario (`pincushion test list` names them)";
+        Failure::usage(anyhow::anyhow!("{}: {problem}: {error}", path.display()))
+    })?;
+    if is_scenario(&text) {
+        return of_scenario(&read_file(path).map_err(Failure::usage)?);
+    }
+    let plan = Plan::parse(&text, path).map_err(Failure::usage)?;
+    Ok(Source {
+        plan,
+        ..Source::default()
+    })
+}
+
+/// A scenario has keys that no plan has.
+fn is_scenario(text: &str) -> bool {
+    let table: Option<toml::Table> = toml::from_str(text).ok();
+    let keys = ["summary", "step", "disk", "expect"];
+    table.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
+}
+
+fn of_scenario(scenario: &Scenario) -> Result<Source, Failure> {
+    let mut unknown = Vec::new();
+    let mut rules = Vec::new();
+    for rule in &scenario.rules {
+        let (filled, names) = placeholders(rule);
+        unknown.extend(names.iter().map(|name| format!("${{{name}}}")));
+        rules.push(filled.try_into::<Rule>().map_err(Failure::usage)?);
+    }
+    let steps = scenario.steps.iter();
+    Ok(Source {
+        plan: Plan { seed: 0, rules },
+        opened: Some(steps.filter_map(|step| step.gate.clone()).collect()),
+        unknown,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_built_in_scenario_is_explained_with_its_gates() {
+        let source = read(Path::new("dma-under-writeback")).unwrap();
+        let said = source.explain();
+        assert!(said.contains("a step opens it"), "{said}");
+        let forgotten = read(Path::new("selftest-forgotten-gate")).unwrap();
+        assert!(forgotten.explain().contains("Gate `read`: nobody opens it"));
+    }
+
+    #[test]
+    fn every_built_in_scenario_can_be_explained() {
+        for name in catalogue::names() {
+            assert!(!read(Path::new(name)).unwrap().explain().is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_a_scenario_or_a_plan_by_its_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = dir.path().join("plan.toml");
+        std::fs::write(&plan, "[[rule]]\nhold = { gate = 'g' }\n").unwrap();
+        let said = read(&plan).unwrap().explain();
+        assert!(said.contains("somebody opens it from outside"), "{said}");
+        let said = read(Path::new("no-such-plan")).unwrap_err().said;
+        assert!(said.contains("no-such-plan: is neither"), "{said}");
+    }
+}
