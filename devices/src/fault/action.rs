@@ -8,6 +8,7 @@ use super::condition::{Share, Span};
 
 /// How long a request is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum HoldUntil {
     /// Until this gate is opened. An open gate holds nobody.
@@ -22,6 +23,7 @@ pub enum HoldUntil {
 
 /// The awaited event of another request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SameFrame {
     /// Which point it must reach.
@@ -33,6 +35,7 @@ pub struct SameFrame {
 
 /// A distribution of durations, in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Delay {
     /// Every duration of the span is as likely.
@@ -50,6 +53,7 @@ pub enum Delay {
 
 /// Completions wait for each other and then go on in an order that the seed draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Reorder {
     /// So many are gathered before they are let go. 5 ms after the first of them they are let go anyway: a guest that
@@ -59,6 +63,7 @@ pub struct Reorder {
 
 /// Only the first part of a payload moves, and the answer says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Short {
     /// So many bytes.
@@ -69,6 +74,7 @@ pub enum Short {
 
 /// Only pieces of a payload move, and the answer claims that all of it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Torn {
     /// The first so many bytes.
@@ -81,6 +87,7 @@ pub enum Torn {
 
 /// Which 64-byte lines of a payload move, counted from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Lines {
     /// Lines 0, 2, 4, ...
@@ -94,6 +101,7 @@ pub enum Lines {
 /// Bits of a payload flip on their way: in guest memory for what the device writes there, on the medium or the wire for
 /// what it reads there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Corrupt {
     /// So many different bits, drawn by the seed.
@@ -105,6 +113,7 @@ pub struct Corrupt {
 
 /// What a device writes where it must not write any more, or never might.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Scribble {
     /// The bytes that it put there, or found there, before the guest got the used element.
@@ -118,6 +127,7 @@ pub enum Scribble {
 
 /// The device writes the request's frames after its used element was published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LateTouch {
     /// When; absent: at once.
@@ -130,6 +140,7 @@ pub struct LateTouch {
 
 /// The device writes a frame that no request gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RogueTouch {
     /// Where.
@@ -150,6 +161,7 @@ impl RogueTouch {
 
 /// Which frame a rogue touch hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RogueAt {
     /// From this guest physical address on.
@@ -162,6 +174,7 @@ pub enum RogueAt {
 
 /// What happens to the interrupt of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum InterruptFault {
     /// It is not raised. A later completion may still raise one.

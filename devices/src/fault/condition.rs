@@ -11,6 +11,7 @@ use super::plan::Rule;
 
 /// What a request must be like. An empty one matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Condition {
     /// Name of the device.
@@ -59,6 +60,7 @@ pub struct Condition {
 
 /// A half-open span `from <= x < to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Span {
     /// First.
@@ -129,6 +131,22 @@ impl<'de> Deserialize<'de> for Share {
         let problem =
             || de::Error::custom(format!("{value} is no share; give a number from 0 to 1"));
         Self::new(value).ok_or_else(problem)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Share {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A share between 0 and 1, kept in millionths.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1
+        })
     }
 }
 

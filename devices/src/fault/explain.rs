@@ -108,7 +108,7 @@ impl Rule {
         all.extend(self.hold.as_ref().map(keep));
         all.extend(self.reorder.map(|reorder| {
             format!(
-                "gather {} completions, or fewer if the queue runs nothing else, and let them go in an order drawn by the seed",
+                "gather {} completions, or those of 5 ms if fewer come, and let them go in an order drawn by the seed",
                 reorder.window
             )
         }));
@@ -159,6 +159,7 @@ impl Rule {
                 Planted::TouchAfterCompletion => "write its frames again after its completion",
                 Planted::LyingFlush => "answer ok without flushing",
                 Planted::DroppedCompletion => "never publish its used element",
+                Planted::HoldAfterCompletion => "forget to close its hold",
             };
             format!("{what} (a self-test: an oracle has to find it)")
         }));
@@ -304,6 +305,13 @@ fn word(operation: Operation) -> &'static str {
         Operation::Discard => "discard",
         Operation::WriteZeroes => "write-zeroes",
         Operation::GetId => "get-id",
+        Operation::Transmit => "transmit",
+        Operation::Receive => "receive",
+        Operation::Control => "control command",
+        Operation::Inflate => "inflate",
+        Operation::Deflate => "deflate",
+        Operation::Statistics => "statistics request",
+        Operation::ReportFree => "report of free pages",
         Operation::Unknown => "unknown request",
     }
 }
@@ -342,7 +350,7 @@ mod tests {
                 "keep it, and its frames, for 50 to 500 us",
             ),
             ("reorder = { window = 8 }", "gather 8 completions"),
-            ("fail = 77", "answer status 77"),
+            ("fail = 77", "do not run it, and answer status 77"),
             ("short = { share = 0.5 }", "move 50 % only and say so"),
             ("corrupt = { bits = 3 }", "flip 3 bits of what moves"),
             ("duplicate = true", "publish its used element twice"),
@@ -352,7 +360,7 @@ mod tests {
             ),
             (
                 "rogue-touch = { at = 'next-frame' }",
-                "write 64 bytes (the bytes that are there) into the frame after",
+                "at its completion write 64 bytes (the bytes that are there) into the frame after",
             ),
             ("interrupt = 'drop'", "drop its interrupt"),
             ("config-changes = 9", "raise 9 configuration change"),

@@ -30,6 +30,7 @@ use super::condition::{Condition, Share, Span};
 
 /// A whole plan, as a TOML file spells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Plan {
     /// Names what random choices there are.
@@ -42,6 +43,7 @@ pub struct Plan {
 
 /// One rule: conditions, then what to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Rule {
     /// Name in events and messages; absent: `rule N`, N from 1.
@@ -147,6 +149,15 @@ pub struct Rule {
     /// Action for self-tests: a device that is wrong on purpose, and an oracle has to find it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planted: Option<Planted>,
+}
+
+#[cfg(feature = "schema")]
+impl Plan {
+    /// The JSON schema of a plan, for editors and for programs that write plans; `docs/fault-plan.schema.json` is its text.
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Plan).to_value()
+    }
 }
 
 #[cfg(test)]

@@ -85,19 +85,17 @@ impl Rule {
             "a flush has to lie before it is executed; plant it at point `fetched`",
         ))
         .or(when(
+            completed && self.planted == Some(Planted::HoldAfterCompletion),
+            "the hold is closed by then; plant it at point `fetched` or `executed`",
+        ))
+        .or(when(
             point != Point::Executed && self.reorder.is_some(),
             "only completions are reordered; leave `point` away, or set it to `executed`",
         ))
     }
 
     fn problem_with_numbers(&self) -> Problem {
-        let holds = [
-            self.hold.as_ref(),
-            self.late_touch
-                .as_ref()
-                .and_then(|late| late.after.as_ref()),
-        ];
-        let delay = holds.into_iter().flatten().find_map(|hold| match hold {
+        let delay = self.holds().find_map(|hold| match hold {
             HoldUntil::For(delay) => delay.problem(),
             HoldUntil::Gate(_) | HoldUntil::SameFrame(_) | HoldUntil::ForMs(_) => None,
         });
@@ -167,10 +165,20 @@ impl Rule {
     fn problem_with_operation(&self) -> Problem {
         let operation = self.operation?;
         let bare = match operation {
-            Operation::Read | Operation::Write | Operation::GetId => false,
-            Operation::Flush | Operation::Discard | Operation::WriteZeroes | Operation::Unknown => {
-                true
-            }
+            Operation::Read
+            | Operation::Write
+            | Operation::GetId
+            | Operation::Transmit
+            | Operation::Receive
+            | Operation::Inflate
+            | Operation::Deflate
+            | Operation::ReportFree => false,
+            Operation::Flush
+            | Operation::Discard
+            | Operation::WriteZeroes
+            | Operation::Control
+            | Operation::Statistics
+            | Operation::Unknown => true,
         };
         let same_frame = matches!(self.hold, Some(HoldUntil::SameFrame(_)));
         let on_frames = same_frame || self.shares_frame_with.is_some() || self.frame.is_some();
@@ -186,8 +194,8 @@ impl Rule {
             "this operation has no payload to damage or to touch; use operation = \"read\" or \"write\"",
         ))
         .or(when(
-            self.fetch.is_some() && operation != Operation::Write,
-            "only a write's payload is fetched; `fetch` goes with operation = \"write\"",
+            self.fetch.is_some() && !matches!(operation, Operation::Write | Operation::Transmit),
+            "only a write's payload is fetched; `fetch` goes with operation = \"write\" or \"transmit\"",
         ))
         .or(when(
             self.planted == Some(Planted::LyingFlush) && operation != Operation::Flush,

@@ -120,6 +120,95 @@ mod tests {
         );
     }
 
+    /// Rules, and what is said of them.
+    const WRONG: &[(&str, &str)] = &[
+        (
+            "point = \"completed\"\nhold = { gate = \"g\" }",
+            "cannot hold at `completed`",
+        ),
+        (
+            "point = \"completed\"\nfail = \"ioerr\"",
+            "cannot fail at `completed`",
+        ),
+        (
+            "point = \"executed\"\nfetch = \"early\"",
+            "fetched before it is executed",
+        ),
+        (
+            "point = \"executed\"\nplanted = \"lying-flush\"",
+            "has to lie before",
+        ),
+        (
+            "point = \"executed\"\ntorn = { prefix = 512 }",
+            "damaged while it moves",
+        ),
+        (
+            "point = \"fetched\"\nreorder = { window = 4 }",
+            "only completions are reordered",
+        ),
+        (
+            "reorder = { window = 4 }\nhold = { gate = \"g\" }",
+            "gathered by `reorder`",
+        ),
+        ("reorder = { window = 1 }", "give it 2 or more"),
+        (
+            "verify = true\nsectors = { from = 8, to = 8 }",
+            "a span is empty",
+        ),
+        (
+            "verify = true\nsize = { from = 8, to = 8 }",
+            "a span is empty",
+        ),
+        (
+            "verify = true\nany = [{ ordinals = { from = 1, to = 0 } }]",
+            "a span is empty",
+        ),
+        ("verify = true\nnot = {}", "an empty condition"),
+        ("verify = true\nprobability = 0.0", "never comes true"),
+        ("verify = true\nmark = \"\"", "needs the name of a step"),
+        ("verify = true\ntimes = 0", "never acts"),
+        (
+            "short = { bytes = 1 }\ntorn = { prefix = 1 }",
+            "short and torn contradict",
+        ),
+        ("corrupt = { bits = 0 }", "flips nothing"),
+        ("hold = { for = { one-of-us = [] } }", "no duration"),
+        (
+            "rogue-touch = { at = \"random\", bytes = 4097 }",
+            "1 to 4096 bytes",
+        ),
+        ("interrupt = { coalesce = 1 }", "give it 2 or more"),
+        ("config-changes = 0", "give it 1 or more"),
+        (
+            "duplicate = true\nplanted = \"dropped-completion\"",
+            "contradict each other",
+        ),
+        (
+            "hold = { gate = \"g\" }\nafter-gate = \"g\"",
+            "an open gate holds nobody",
+        ),
+        (
+            "hold = { gate = \"g\" }\nopen-gate = \"g\"",
+            "an open gate holds nobody",
+        ),
+        (
+            "operation = \"flush\"\ntorn = { prefix = 1 }",
+            "has no payload",
+        ),
+        (
+            "operation = \"flush\"\nhold = { same-frame = { point = \"fetched\" } }",
+            "has no frames",
+        ),
+        (
+            "operation = \"read\"\nfetch = \"early\"",
+            "only a write's payload",
+        ),
+        (
+            "operation = \"read\"\nplanted = \"lying-flush\"",
+            "only a flush",
+        ),
+    ];
+
     #[test]
     fn a_rule_that_cannot_be_meant_is_named_with_its_line() {
         let first = "[[rule]]\nverify = true\n\n";
@@ -131,94 +220,7 @@ mod tests {
             "{said}"
         );
 
-        let cases = [
-            (
-                "point = \"completed\"\nhold = { gate = \"g\" }",
-                "cannot hold at `completed`",
-            ),
-            (
-                "point = \"completed\"\nfail = \"ioerr\"",
-                "cannot fail at `completed`",
-            ),
-            (
-                "point = \"executed\"\nfetch = \"early\"",
-                "fetched before it is executed",
-            ),
-            (
-                "point = \"executed\"\nplanted = \"lying-flush\"",
-                "has to lie before",
-            ),
-            (
-                "point = \"executed\"\ntorn = { prefix = 512 }",
-                "damaged while it moves",
-            ),
-            (
-                "point = \"fetched\"\nreorder = { window = 4 }",
-                "only completions are reordered",
-            ),
-            (
-                "reorder = { window = 4 }\nhold = { gate = \"g\" }",
-                "gathered by `reorder`",
-            ),
-            ("reorder = { window = 1 }", "give it 2 or more"),
-            (
-                "verify = true\nsectors = { from = 8, to = 8 }",
-                "a span is empty",
-            ),
-            (
-                "verify = true\nsize = { from = 8, to = 8 }",
-                "a span is empty",
-            ),
-            (
-                "verify = true\nany = [{ ordinals = { from = 1, to = 0 } }]",
-                "a span is empty",
-            ),
-            ("verify = true\nnot = {}", "an empty condition"),
-            ("verify = true\nprobability = 0.0", "never comes true"),
-            ("verify = true\nmark = \"\"", "needs the name of a step"),
-            ("verify = true\ntimes = 0", "never acts"),
-            (
-                "short = { bytes = 1 }\ntorn = { prefix = 1 }",
-                "short and torn contradict",
-            ),
-            ("corrupt = { bits = 0 }", "flips nothing"),
-            ("hold = { for = { one-of-us = [] } }", "no duration"),
-            (
-                "rogue-touch = { at = \"random\", bytes = 4097 }",
-                "1 to 4096 bytes",
-            ),
-            ("interrupt = { coalesce = 1 }", "give it 2 or more"),
-            ("config-changes = 0", "give it 1 or more"),
-            (
-                "duplicate = true\nplanted = \"dropped-completion\"",
-                "contradict each other",
-            ),
-            (
-                "hold = { gate = \"g\" }\nafter-gate = \"g\"",
-                "an open gate holds nobody",
-            ),
-            (
-                "hold = { gate = \"g\" }\nopen-gate = \"g\"",
-                "an open gate holds nobody",
-            ),
-            (
-                "operation = \"flush\"\ntorn = { prefix = 1 }",
-                "has no payload",
-            ),
-            (
-                "operation = \"flush\"\nhold = { same-frame = { point = \"fetched\" } }",
-                "has no frames",
-            ),
-            (
-                "operation = \"read\"\nfetch = \"early\"",
-                "only a write's payload",
-            ),
-            (
-                "operation = \"read\"\nplanted = \"lying-flush\"",
-                "only a flush",
-            ),
-        ];
-        for (rule, problem) in cases {
+        for (rule, problem) in WRONG {
             let said = refused(&format!("{first}[[rule]]\n{rule}\n"));
             assert!(
                 said.starts_with("p.toml:4: rule `rule 2`: ") && said.contains(problem),

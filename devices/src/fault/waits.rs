@@ -58,16 +58,19 @@ impl Plan {
 impl Rule {
     /// Gates until which it holds something.
     fn awaited_gates(&self) -> Vec<&str> {
+        self.holds()
+            .filter_map(|hold| match hold {
+                HoldUntil::Gate(gate) => Some(gate.as_str()),
+                HoldUntil::SameFrame(_) | HoldUntil::ForMs(_) | HoldUntil::For(_) => None,
+            })
+            .collect()
+    }
+
+    /// What it makes a request, or a touch, wait for.
+    pub(super) fn holds(&self) -> impl Iterator<Item = &HoldUntil> {
         let late = self.late_touch.as_ref();
-        let holds = [
-            self.hold.as_ref(),
-            late.and_then(|late| late.after.as_ref()),
-        ];
-        let gate = |hold| match hold {
-            &HoldUntil::Gate(ref gate) => Some(gate.as_str()),
-            HoldUntil::SameFrame(_) | HoldUntil::ForMs(_) | HoldUntil::For(_) => None,
-        };
-        holds.into_iter().flatten().filter_map(gate).collect()
+        let after = late.and_then(|late| late.after.as_ref());
+        self.hold.iter().chain(after)
     }
 }
 
@@ -77,9 +80,7 @@ impl Rule {
     pub fn devices(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         self.condition().add_devices(&mut all);
-        let late = self.late_touch.as_ref();
-        let holds = [self.hold.as_ref(), late.and_then(|late| late.after.as_ref())];
-        for hold in holds.into_iter().flatten() {
+        for hold in self.holds() {
             if let HoldUntil::SameFrame(same) = hold {
                 all.extend(same.device.clone());
             }

@@ -65,6 +65,7 @@ pub enum Direction {
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Operation {
     /// VIRTIO_BLK_T_IN.
     Read,
@@ -113,6 +114,7 @@ pub enum Status {
 /// A point on a request's way where a rule may act and a waiter may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Point {
     /// Popped and copied; its frames are held, nothing was touched.
     Fetched,
@@ -204,6 +206,7 @@ pub struct HeldFrames {
 /// A part of the machine did something that no rule and no correct device does, because a self-test planted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Planted {
     /// The device writes the request's frames again after it was completed.
     TouchAfterCompletion,
@@ -473,6 +476,7 @@ pub enum EventKind {
 /// When the payload of a write is read from guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Fetch {
     /// Copied at the pop.
     Early,
@@ -542,6 +546,23 @@ impl Serialize for Status {
 impl<'de> Deserialize<'de> for Status {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Status {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Status".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Status byte of a block request: a word of the specification, or any number.",
+            "oneOf": [
+                { "enum": ["ok", "ioerr", "unsupp"] },
+                { "type": "integer", "minimum": 0, "maximum": 255 }
+            ]
+        })
     }
 }
 

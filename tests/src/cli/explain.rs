@@ -19,9 +19,16 @@ pub(super) struct ExplainArgs {
     /// A rule as `pincushion run --fault` takes it; before those of the plan; may be repeated
     #[arg(long = "fault", value_name = "KEY=VALUE,...", value_parser = Rule::from_flag)]
     faults: Vec<Rule>,
+    /// Print the JSON schema of fault plans, for editors and programs that write plans
+    #[arg(long)]
+    schema: bool,
 }
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
+    if args.schema {
+        println!("{}", schema());
+        return Ok(exit_code::OK);
+    }
     let mut source = match &args.plan {
         Some(path) => read(path)?,
         None => Source::default(),
@@ -32,6 +39,11 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     source.plan.check().map_err(Failure::usage)?;
     print!("{}", source.explain());
     Ok(exit_code::OK)
+}
+
+/// The text of `docs/fault-plan.schema.json`, without its last newline.
+fn schema() -> String {
+    serde_json::to_string_pretty(&Plan::schema()).expect("a schema has string keys only")
 }
 
 /// A plan and what else its file says.
@@ -121,7 +133,73 @@ mod tests {
     #[test]
     fn every_built_in_scenario_can_be_explained() {
         for name in catalogue::names() {
-            assert!(!read(Path::new(name)).unwrap().explain().is_empty(), "{name}");
+            assert!(
+                !read(Path::new(name)).unwrap().explain().is_empty(),
+                "{name}"
+            );
+        }
+    }
+
+    const DOCUMENT: &str = include_str!("../../../docs/fault-plan.md");
+
+    /// The plans that the document shows.
+    fn documented() -> Vec<String> {
+        let blocks = DOCUMENT.split("```toml\n").skip(1);
+        let plans = blocks.map(|block| block.split("```").next().unwrap().to_owned());
+        plans.collect()
+    }
+
+    #[test]
+    fn the_schema_in_docs_is_the_one_of_the_types() {
+        let kept = include_str!("../../../docs/fault-plan.schema.json");
+        assert!(
+            kept.trim_end() == schema(),
+            "docs/fault-plan.schema.json is old: write it again with `pincushion test explain --schema > docs/fault-plan.schema.json`"
+        );
+    }
+
+    #[test]
+    fn the_documented_plans_are_valid_by_the_types_and_by_the_schema() {
+        let validator = jsonschema::validator_for(&Plan::schema()).unwrap();
+        let plans = documented();
+        assert!(plans.len() > 5, "{} plans", plans.len());
+        for text in plans {
+            Plan::parse(&text, Path::new("fault-plan.md")).unwrap();
+            let value: serde_json::Value = toml::from_str(&text).unwrap();
+            let errors: Vec<String> = validator
+                .iter_errors(&value)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{text}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_the_types_refuse() {
+        let validator = jsonschema::validator_for(&Plan::schema()).unwrap();
+        for text in [
+            "[[rule]]\ndevise = 'b'",
+            "[[rule]]\nfail = 'eio'",
+            "[[rule]]\nfail = 256",
+            "[[rule]]\nprobability = 1.5",
+            "[[rule]]\nhold = { gate = 3 }",
+            "[[rule]]\ntorn = { prefix = 1, sectors = [1] }",
+            "[[rule]]\ninterrupt = 'drop-it'",
+            "[[rule]]\nany = [{ verify = true }]",
+        ] {
+            let value: serde_json::Value = toml::from_str(text).unwrap();
+            assert!(!validator.is_valid(&value), "{text}");
+            assert!(toml::from_str::<Plan>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_rule_is_documented() {
+        let schema = Plan::schema();
+        let keys = schema["$defs"]["Rule"]["properties"].as_object().unwrap();
+        assert!(keys.len() > 25, "{keys:?}");
+        for key in keys.keys() {
+            assert!(DOCUMENT.contains(&format!("`{key} =")), "{key}");
         }
     }
 
