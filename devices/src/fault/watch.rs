@@ -1,8 +1,10 @@
 //! Requests that wait for another request which shares a frame to reach a point.
 //!
-//! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load. Lock order: a
-//! device, then the watches, then an inbox or the tracer.
+//! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load; else it looks at
+//! those only who wait in the same neighbourhood of guest memory, however many wait elsewhere. Lock order: a device, then
+//! the watches, then an inbox or the tracer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,12 +13,24 @@ use crate::trace::event::{FRAME_SIZE, GuestRange, Point, ReleaseCause, RequestId
 use super::action::SameFrame;
 use super::inbox::{Inbox, Message, Release, Ticket};
 
+/// Guest memory in which waiters are looked for together: 64 KiB.
+const NEIGHBOURHOOD: u64 = 16 * FRAME_SIZE;
+
 /// All such waiters of a machine.
 #[derive(Debug, Default)]
 pub struct Watches {
-    /// Length of `waiting`, readable without the lock.
+    /// How many wait, readable without the lock.
     armed: AtomicUsize,
-    waiting: Mutex<Vec<Watch>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By a number that grows, so that the longest waiting is told first.
+    watches: BTreeMap<u64, Watch>,
+    /// Neighbourhoods and the numbers of those who wait there.
+    places: BTreeSet<(u64, u64)>,
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -38,13 +52,13 @@ impl Watches {
         on_parked: impl FnOnce(),
     ) {
         let mut waiting = self.lock();
-        waiting.push(Watch {
+        waiting.insert(Watch {
             what,
             frames: ranges.to_vec(),
             inbox: inbox.clone(),
             ticket,
         });
-        self.armed.store(waiting.len(), Ordering::Release);
+        self.armed.store(waiting.watches.len(), Ordering::Release);
         on_parked();
     }
 
@@ -75,34 +89,75 @@ impl Watches {
     ) {
         let request = request();
         let mut waiting = self.lock();
-        waiting.retain(|watch| {
+        for number in waiting.near(ranges) {
+            let watch = &waiting.watches[&number];
             let itself = watch.ticket == ticket && Arc::ptr_eq(&watch.inbox, inbox);
             let device = watch.what.device.as_deref();
             let meant =
                 watch.what.point == point && device.is_none_or(|device| device == request.device);
-            let met = !itself && meant && share_frame(&watch.frames, ranges);
-            if met {
-                let cause = ReleaseCause::SameFrame(request.clone());
-                watch.inbox.push(Message::Release(Release {
-                    ticket: watch.ticket,
-                    cause,
-                }));
+            if itself || !meant || !share_frame(&watch.frames, ranges) {
+                continue;
             }
-            !met
-        });
-        self.armed.store(waiting.len(), Ordering::Release);
+            let cause = ReleaseCause::SameFrame(request.clone());
+            watch.inbox.push(Message::Release(Release {
+                ticket: watch.ticket,
+                cause,
+            }));
+            waiting.remove(number);
+        }
+        self.armed.store(waiting.watches.len(), Ordering::Release);
     }
 
     /// Forgets everybody who would be told through this inbox.
     pub(crate) fn forget(&self, inbox: &Arc<Inbox>) {
         let mut waiting = self.lock();
-        waiting.retain(|watch| !Arc::ptr_eq(&watch.inbox, inbox));
-        self.armed.store(waiting.len(), Ordering::Release);
+        let theirs = waiting.watches.iter();
+        let theirs = theirs.filter(|(_, watch)| Arc::ptr_eq(&watch.inbox, inbox));
+        for number in theirs.map(|(number, _)| *number).collect::<Vec<_>>() {
+            waiting.remove(number);
+        }
+        self.armed.store(waiting.watches.len(), Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Waiting {
+    fn insert(&mut self, watch: Watch) {
+        let number = self.next;
+        self.next += 1;
+        let places = neighbourhoods(&watch.frames).map(|place| (place, number));
+        self.places.extend(places);
+        self.watches.insert(number, watch);
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(watch) = self.watches.remove(&number) else {
+            return;
+        };
+        for place in neighbourhoods(&watch.frames) {
+            self.places.remove(&(place, number));
+        }
+    }
+
+    /// Who waits in the neighbourhoods of these ranges, in the order of parking.
+    fn near(&self, ranges: &[GuestRange]) -> BTreeSet<u64> {
+        let waits = |place| self.places.range((place, 0)..=(place, u64::MAX));
+        let near = neighbourhoods(ranges).flat_map(waits);
+        near.map(|(_, number)| *number).collect()
+    }
+}
+
+fn neighbourhoods(ranges: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
+    ranges
+        .iter()
+        .filter(|range| range.len > 0)
+        .flat_map(|range| {
+            let last = range.addr.saturating_add(range.len - 1);
+            range.addr / NEIGHBOURHOOD..=last / NEIGHBOURHOOD
+        })
 }
 
 fn share_frame(left: &[GuestRange], right: &[GuestRange]) -> bool {

@@ -11,6 +11,7 @@ use super::{Bench, Room, activate};
 use crate::blk::{BlkConfig, BlkDevice};
 use crate::context::Context;
 use crate::device::VirtioDevice;
+use crate::fault::Plan;
 use crate::interrupt::Counting;
 use crate::mock::{Desc, Driver, UNANSWERED, Used};
 use crate::trace::EventKind;
@@ -246,9 +247,46 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
-fn play(moves: &[Move]) -> (Context, BlkDevice, Driver) {
-    let plan = "[[rule]]\nordinals = { from = 2, to = 5 }\nhold = { gate = \"g\" }\n\
-                [[rule]]\nhold = { same-frame = { point = \"fetched\" } }\ntimes = 2\n";
+const HELD: &str = "[[rule]]\nordinals = { from = 2, to = 5 }\nhold = { gate = \"g\" }\n\
+     [[rule]]\nhold = { same-frame = { point = \"fetched\" } }\ntimes = 2\n";
+
+/// Every fault, each now and then, also several in one request.
+const WRONG: &str = r#"
+    [[rule]]
+    probability = 0.2
+    torn = { cache-lines = "random" }
+    corrupt = { bits = 3 }
+    duplicate = true
+    [[rule]]
+    probability = 0.2
+    short = { share = 0.5 }
+    fail = 9
+    [[rule]]
+    probability = 0.2
+    late-touch = { after = { gate = "g" }, write = "noise" }
+    [[rule]]
+    probability = 0.2
+    rogue-touch = { at = "random", bytes = 4096, write = "noise" }
+    [[rule]]
+    probability = 0.2
+    late-touch = { write = "zeroes" }
+    interrupt = { coalesce = 3 }
+    [[rule]]
+    probability = 0.02
+    needs-reset = true
+    [[rule]]
+    point = "executed"
+    probability = 0.5
+    reorder = { window = 3 }
+    [[rule]]
+    point = "completed"
+    probability = 0.2
+    duplicate = true
+    config-changes = 3
+    interrupt = "drop"
+"#;
+
+fn play(plan: &str, moves: &[Move]) -> (Context, BlkDevice, Driver) {
     let room = Room::new(plan);
     let Bench {
         mut device,
@@ -286,13 +324,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_in_the_rings_the_device_lives_and_gives_every_frame_back(moves in prop::collection::vec(moves(), 1..80)) {
-        let (context, mut device, mut driver) = play(&moves);
+    fn whatever_is_in_the_rings_the_device_lives_and_gives_every_frame_back(
+        moves in prop::collection::vec(moves(), 1..80),
+        plan in prop_oneof![Just(HELD), Just(WRONG)],
+    ) {
+        let (context, mut device, mut driver) = play(plan, &moves);
         device.reset();
         prop_assert!(context.waiting().is_empty());
         prop_assert!((0..0x20).all(|frame| !context.ledger().is_held(frame)));
 
         driver.reset();
+        context.replace_plan(Plan::default()).unwrap();
         let interrupt = Arc::new(Counting::default());
         activate(&mut device, &driver, &interrupt);
         context.finish();
