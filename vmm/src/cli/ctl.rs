@@ -137,15 +137,15 @@ enum CtlError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{}: {reason}", path.display())]
-    Plan { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Plan(#[from] pincushion_devices::fault::PlanError),
 }
 
 impl CtlError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) => client_exit_code(error),
-            Self::ReadPlan { .. } | Self::Plan { .. } => exit_code::BAD_ARGUMENTS,
+            Self::ReadPlan { .. } | Self::Plan(_) => exit_code::BAD_ARGUMENTS,
         }
     }
 }
@@ -249,12 +249,7 @@ impl Ctl {
             source,
         })?;
         // Here first: the message then names the file and the line.
-        if let Err(error) = pincushion_devices::fault::Plan::parse(&text, path) {
-            return Err(CtlError::Plan {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            });
-        }
+        pincushion_devices::fault::Plan::parse(&text, path)?;
         let body = json!({ "toml": text, "armed": armed });
         let new = self.client.send(&Method::PUT, "/v1/plan", &body)?;
         self.print(&new, show::plan);

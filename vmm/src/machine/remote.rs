@@ -114,8 +114,7 @@ impl Remote {
         lock(&self.status.started).map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// Gives an order and waits until it was carried out. For [`Order::Reset`] and [`Order::PowerOff`] that is before
-    /// the guest has booted again or the run has ended in every respect.
+    /// Gives an order and waits until it was carried out.
     ///
     /// # Errors
     /// [`OrderError`].

@@ -251,20 +251,23 @@ impl Running {
         let outcome = match order {
             Order::Pause => self.pause(),
             Order::Resume => self.resume(),
-            Order::Reset | Order::PowerOff => Ok(()),
-        };
-        // A closed channel means that nobody wants to know any more.
-        let _ = reply.send(outcome);
-        match order {
-            Order::Pause | Order::Resume => {}
             Order::Reset
                 if self.panic.is_none() && self.core.config.on_reset == OnReset::Reboot =>
             {
                 self.reboot();
+                Ok(())
             }
-            Order::Reset => drop(self.end(Exit::Reset)),
-            Order::PowerOff => drop(self.end(Exit::Stopped)),
-        }
+            Order::Reset => {
+                self.end(Exit::Reset);
+                Ok(())
+            }
+            Order::PowerOff => {
+                self.end(Exit::Stopped);
+                Ok(())
+            }
+        };
+        // A closed channel means that nobody wants to know any more.
+        let _ = reply.send(outcome);
     }
 
     /// vCPUs first, so that no new work comes while the device thread ends its turn.

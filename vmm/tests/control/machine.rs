@@ -128,10 +128,11 @@ fn a_paused_guest_stands_still_and_goes_on_and_is_powered_off_while_paused() {
     }
     live.post("/v1/machine/pause");
     let word = json!({ "confirm": "power-off" });
-    let _: Value = live
+    let off: Value = live
         .client
         .send(&Method::POST, "/v1/machine/power-off", &word)
         .expect("an answer");
+    assert_eq!(off["state"], "ended");
     assert_eq!(live.ended.join().expect("no panic"), Exit::Stopped);
 }
 

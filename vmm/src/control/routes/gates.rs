@@ -44,7 +44,7 @@ pub(in crate::control) async fn open(
         let near = nearest(&name, gates.keys().map(String::as_str));
         let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         return Err(ApiError::not_found(format!(
-            "the plan names no gate `{name}` and nobody waits there{hint} (undeclared=true opens it all the same)"
+            "the plan names no gate `{name}` and nobody waits there{hint} (with `undeclared` it is opened all the same)"
         )));
     }
     let opened = name.clone();

@@ -55,7 +55,7 @@ pub(in crate::control) async fn resume(State(api): State<Api>) -> Result<Json<Ma
 #[utoipa::path(
     post, path = "/v1/machine/reset", tag = "machine", request_body = Reset,
     responses(
-        (status = 200, description = "It is being reset", body = Machine),
+        (status = 200, description = "It was reset: it has ended, or it boots again", body = Machine),
         (status = 400, description = "The body does not confirm it", body = Refusal),
         (status = 409, description = "It has ended", body = Refusal),
         (status = 413, description = "The body is too long", body = Refusal),
@@ -77,7 +77,7 @@ pub(in crate::control) async fn reset(
 #[utoipa::path(
     post, path = "/v1/machine/power-off", tag = "machine", request_body = PowerOff,
     responses(
-        (status = 200, description = "It is going off", body = Machine),
+        (status = 200, description = "It is off", body = Machine),
         (status = 400, description = "The body does not confirm it", body = Refusal),
         (status = 409, description = "It has ended", body = Refusal),
         (status = 413, description = "The body is too long", body = Refusal),
