@@ -12,7 +12,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice};
+use crate::device::{ActivateError, Activation, Setting, SharedQueue, VirtioDevice};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
@@ -183,5 +183,49 @@ impl VirtioDevice for NetDevice {
 
     fn queues(&self) -> Vec<SharedQueue> {
         self.queues.services()
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        vec![Setting {
+            name: "link",
+            value: u64::from(self.link.is_up()),
+            unit: "(1 up, 0 down)",
+        }]
+    }
+
+    fn change_setting(&mut self, name: &str, value: u64) -> Result<(), String> {
+        match (name, value) {
+            ("link", 0 | 1) => self.link.set_up(value == 1),
+            ("link", _) => return Err("a link is up (1) or down (0)".to_owned()),
+            _ => return Err(format!("a card has no setting `{name}`")),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::loopback::Loopback;
+    use crate::trace::Tracer;
+
+    #[test]
+    fn the_cable_is_pulled_and_plugged_in_as_a_setting() {
+        let (tracer, recording) = Tracer::recording();
+        let context = Context::new(crate::fault::Plan::default(), tracer).unwrap();
+        let port = Box::new(Loopback::default());
+        let mut card = NetDevice::new(NetConfig::new("n"), port, context).unwrap();
+        let value = |card: &NetDevice| card.settings()[0].value;
+        assert_eq!(value(&card), 1);
+        card.change_setting("link", 0).unwrap();
+        assert_eq!((value(&card), card.link().is_up()), (0, false));
+        assert!(card.change_setting("link", 2).is_err() && card.change_setting("rate", 1).is_err());
+        assert_eq!(value(&card), 0, "a wrong change changes nothing");
+        card.change_setting("link", 1).unwrap();
+        let events = recording.events();
+        let changes = events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::LinkChanged { .. }));
+        assert_eq!(changes.count(), 2);
     }
 }
