@@ -321,7 +321,8 @@ impl Running {
         self.vm = None;
         // What the old boot's vCPUs still had to say is void: a second one may have asked for the same reset.
         let said: Vec<_> = self.events.try_iter().collect();
-        if said.into_iter().any(|event| is_stop(&event)) {
+        if said.iter().any(is_stop) {
+            // Who gave an order hears that the machine has ended.
             self.end(Exit::Stopped);
             return;
         }
@@ -334,6 +335,14 @@ impl Running {
             self.end(Exit::Failed {
                 reason: format!("the guest could not boot again: {error}"),
             });
+        }
+        // Orders are for the machine, whichever boot it is in.
+        let orders = said
+            .into_iter()
+            .filter(|event| matches!(event, MachineEvent::Order { .. }));
+        for order in orders {
+            // The receiver is this machine's own.
+            let _ = self.core.sender.send(order);
         }
     }
 
@@ -379,16 +388,13 @@ impl Drop for Running {
     }
 }
 
-/// Whether an event that a reboot overtakes ends the run all the same. Who gave another order is told to ask again.
+/// Whether an event that a reboot overtakes ends the run all the same.
 fn is_stop(event: &MachineEvent) -> bool {
-    let MachineEvent::Order { order, reply } = event else {
-        return matches!(event, MachineEvent::Stop);
-    };
-    let is_stop = *order == Order::PowerOff;
-    let again = || OrderError::Failed("the guest booted again meanwhile: ask once more".to_owned());
-    // A closed channel means that nobody wants to know any more.
-    let _ = reply.send(is_stop.then_some(()).ok_or_else(again));
-    is_stop
+    match event {
+        MachineEvent::Stop => true,
+        MachineEvent::Order { order, .. } => *order == Order::PowerOff,
+        _ => false,
+    }
 }
 
 /// Standard input, for as long as it is open.

@@ -52,7 +52,7 @@ pub(in crate::control) async fn list(
 /// Who holds a frame now, by the ledger that the rules are asked with
 #[utoipa::path(
     get, path = "/v1/frames/{frame}", tag = "holds",
-    params(("frame" = u64, Path, description = "Number of the frame: guest physical address / 4096")),
+    params(("frame" = u64, Path, maximum = 4503599627370495i64, description = "Number of the frame: guest physical address / 4096")),
     responses(
         (status = 200, description = "Its holders", body = Frame),
         (status = 400, description = "Not the number of a frame", body = Refusal),
