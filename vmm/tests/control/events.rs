@@ -66,13 +66,18 @@ fn a_long_poll_ends_with_the_first_event() {
 #[test]
 fn two_followers_get_every_event_and_the_end() {
     let mut bench = Bench::new("");
+    let (began, begun) = std::sync::mpsc::channel();
     let follow = |path: std::path::PathBuf| {
+        let began = began.clone();
         std::thread::spawn(move || {
             let mut seen = Vec::new();
             let client = Client::new(&path).unwrap();
             let ended = client.lines("/v1/events/stream?after=0", |line| {
                 let event: Value = serde_json::from_slice(line).unwrap();
                 seen.push(event["seq"].as_u64().expect("nothing is lost"));
+                if seen.len() == 1 {
+                    began.send(()).expect("somebody waits for the first event");
+                }
                 true
             });
             ended.unwrap();
@@ -80,6 +85,12 @@ fn two_followers_get_every_event_and_the_end() {
         })
     };
     let followers = [follow(bench.path.clone()), follow(bench.path.clone())];
+    // One that has not been accepted when the machine ends is sent away.
+    for _ in 0..2 {
+        begun
+            .recv_timeout(Duration::from_secs(60))
+            .expect("a follower begins");
+    }
     for _ in 0..20 {
         emit(&bench, 50);
         bench.read(0);
