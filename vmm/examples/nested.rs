@@ -34,7 +34,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
-    env_logger::init();
+    pincushion_vmm::program::begin(pincushion_vmm::program::WithoutReader::GoOn);
     let args = Args::parse();
     let progress = |line: &str| eprintln!("nested: {line}");
     ensure_qemu(&progress)?;

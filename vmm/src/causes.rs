@@ -3,7 +3,8 @@
 use std::error::Error;
 
 /// The messages of `error` and its causes, each behind a colon; one that the text before holds already is left out.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -53,6 +53,8 @@ type LineSink = Box<dyn FnMut(&str) + Send>;
 pub(crate) enum Sink {
     File(BufWriter<File>),
     Stdout,
+    /// Standard output, after its reader has gone.
+    Unread,
     Bytes(ByteSink),
     Lines(LineSink),
 }
@@ -143,7 +145,7 @@ impl ConsoleOutput {
             match sink {
                 Sink::Lines(call) => call(line),
                 Sink::File(file) => report(file.flush()),
-                Sink::Stdout | Sink::Bytes(_) => {}
+                Sink::Stdout | Sink::Unread | Sink::Bytes(_) => {}
             }
         }
         if let Some(event) = panic_event(line) {
@@ -162,8 +164,15 @@ impl Output for ConsoleOutput {
                 Sink::File(file) => report(file.write_all(bytes)),
                 Sink::Stdout => {
                     let mut stdout = io::stdout().lock();
-                    report(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+                    let result = stdout.write_all(bytes).and_then(|()| stdout.flush());
+                    if is_unread(&result) {
+                        log::warn!("console: nobody reads it any more; the guest goes on");
+                        *sink = Sink::Unread;
+                    } else {
+                        report(result);
+                    }
                 }
+                Sink::Unread => {}
                 Sink::Bytes(call) => call(bytes),
                 Sink::Lines(_) => {}
             }
@@ -196,6 +205,11 @@ fn report(result: io::Result<()>) {
     if let Err(error) = result {
         log::error!("console: output lost: {error}");
     }
+}
+
+/// Whether this was the write of one to whom nobody listens (`| head`).
+fn is_unread(result: &io::Result<()>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// What a console line says about a kernel panic. Linux prints a first line with the reason, then the stack, then an end

@@ -247,6 +247,44 @@ fn spinning(dir: &Path, more: &str) -> Option<Child> {
     Some(child)
 }
 
+/// Standard output whose reader has gone, as `head` goes after its lines.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_command_that_only_prints_ends_quietly_when_nobody_reads() {
+    let room = room();
+    let output = command(room.path(), "doctor --json")
+        .stdout(unread())
+        .output()
+        .expect("our program");
+    assert_eq!(output.status.signal(), Some(libc::SIGPIPE), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_guest_goes_on_when_nobody_reads_its_console() {
+    if let KvmAbility::None { reason } = probe() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let room = room();
+    let payload = Payload::new().print("one\n").print("two\n").spin();
+    fs::write(room.path().join("talk"), payload.to_elf()).expect("a small file");
+    let line = "run --kernel talk --memory 16M --limit 1s";
+    let child = command(room.path(), line)
+        .stdout(unread())
+        .spawn()
+        .expect("our program");
+    let (code, said) = ended(child);
+    assert_eq!(code, exit_code::HANG, "it spins until its limit: {said}");
+    assert_eq!(said.matches("nobody reads").count(), 1, "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
 #[test]
 fn an_image_of_a_running_machine_is_refused_to_a_second() {
     let room = room();

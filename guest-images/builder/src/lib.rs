@@ -21,6 +21,7 @@
 //! | spec.rs, apt.rs, deb.rs, bzimage.rs | from a wish to an unpacked kernel |
 //! | modules.rs | which modules, in which order |
 //! | image.rs, initramfs.rs, host_program.rs | the image and what goes into it |
+//! | program/ | what the command lines of all pincushion programs share |
 
 mod apt;
 pub mod bzimage;
@@ -36,6 +37,7 @@ mod initramfs;
 mod inventory;
 mod lock;
 mod modules;
+pub mod program;
 mod progress;
 mod spec;
 mod store;

@@ -78,6 +78,24 @@ fn an_empty_cache_lists_nothing_and_is_undamaged() {
 }
 
 #[test]
+fn a_list_that_nobody_reads_ends_quietly_by_sigpipe() {
+    use std::os::unix::process::ExitStatusExt;
+    let cache = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_pincushion-image"))
+        .args(["list", "--json"])
+        .env("PINCUSHION_CACHE", cache.path())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGPIPE), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn a_damaged_entry_fails_verify_and_can_be_removed() {
     let cache = tempfile::tempdir().unwrap();
     let entry = cache.path().join("v1/kernels").join("a".repeat(64));

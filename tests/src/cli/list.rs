@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pincushion_vmm::exit_code;
+use pincushion_vmm::program::complain;
 
 use super::Failure;
 use crate::scenario::catalogue;
@@ -92,7 +93,7 @@ pub(super) fn check(files: &[PathBuf]) -> Result<u8, Failure> {
                 count(scenario.disks.len(), "disk")
             ),
             Err(error) => {
-                eprintln!("{}", crate::words(&error));
+                complain(format_args!("{}", crate::words(&error)));
                 code = exit_code::BAD_ARGUMENTS;
             }
         }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pincushion_vmm::exit_code;
+use pincushion_vmm::program::{self, WithoutReader, complain};
 
 use crate::report::RunSummary;
 use crate::runner;
@@ -65,10 +66,7 @@ enum Command {
 }
 
 fn after_help() -> String {
-    let mut text = String::from(
-        "Begin with:\n  pincushion test demo\n  pincushion test run --tag quick\n\nExit codes:\n",
-    );
-    for code in [
+    let codes = exit_code::help(&[
         exit_code::OK,
         exit_code::BAD_ARGUMENTS,
         exit_code::SETUP_ERROR,
@@ -76,21 +74,26 @@ fn after_help() -> String {
         exit_code::INCONCLUSIVE,
         exit_code::INTERRUPTED,
         exit_code::TERMINATED,
-    ] {
-        let meaning = exit_code::TABLE.iter().find(|(known, _)| *known == code);
-        let meaning = meaning.map_or("", |(_, meaning)| meaning);
-        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+    ]);
+    format!("Begin with:\n  pincushion test demo\n  pincushion test run --tag quick\n\n{codes}")
+}
+
+impl Command {
+    fn without_reader(&self) -> WithoutReader {
+        match self {
+            Self::List(_) | Self::Show { .. } | Self::Check { .. } | Self::Judge(_) => {
+                WithoutReader::End
+            }
+            Self::Run(_) | Self::Replay(_) | Self::Demo(_) | Self::RunOne(_) => WithoutReader::GoOn,
+        }
     }
-    text
 }
 
 /// Parses the command line, does what it asks and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
+    program::begin(args.command.without_reader());
     let result = match args.command {
         Command::List(args) => list::list(&args),
         Command::Show { name } => list::show(&name),
@@ -105,7 +108,7 @@ pub fn main() -> ExitCode {
             .map_err(Failure::setup),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
-        eprintln!("pincushion test: {}", failure.said);
+        complain(format_args!("pincushion test: {}", failure.said));
         failure.code
     }))
 }

@@ -1,6 +1,6 @@
 //! Progress on standard error: a line per run, or per step, the same on a terminal and in a pipe.
 
-use std::io::Write;
+use pincushion_vmm::program::complain;
 
 use crate::report::RunSummary;
 use crate::suite::{Item, Progress};
@@ -24,8 +24,7 @@ pub(super) struct ToStderr {
 
 impl ToStderr {
     fn say(&self, text: &str) {
-        // Nobody listens any more: the runs go on.
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        complain(text);
     }
 
     fn whose(&self, item: &Item) -> String {

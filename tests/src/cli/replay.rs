@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pincushion_vmm::exit_code;
+use pincushion_vmm::program::complain;
 
 use super::Failure;
 use super::reports::ReportArgs;
@@ -36,10 +37,10 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     let scenario = dir.scenario().map_err(Failure::usage)?;
     let commit = crate::suite::workspace_commit();
     if commit != info.commit {
-        eprintln!(
+        complain(format_args!(
             "-- the run was recorded at commit {}, this is {commit}",
             info.commit
-        );
+        ));
     }
     let item = Item {
         scenario,
@@ -108,7 +109,7 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
     match expected_for(&scenario.expect, &info.kernel).map(|expected| compare(expected, &judgement))
     {
         Some(Comparison::Surprise(what)) => {
-            eprintln!("not as expected: {what}");
+            complain(format_args!("not as expected: {what}"));
             Ok(exit_code::SURPRISE)
         }
         Some(Comparison::AsExpected) | None => Ok(exit_code::OK),

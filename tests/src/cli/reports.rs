@@ -3,6 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use pincushion_vmm::program;
+
 use crate::report::{About, RunSummary, html, json_lines, junit};
 
 /// Where which report goes.
@@ -54,11 +56,20 @@ pub(super) fn write(
 
 /// Says where the page is: as an address for a browser, and, on the last line, as a path.
 pub(super) fn tell(page: &Path) {
-    println!(
+    say(&format!(
         "\nreport, for a browser and as a file:\n{}\n{}",
         file_url(page),
         page.display()
-    );
+    ));
+}
+
+/// Prints on standard output. The runs are done and their reports are files, so a full or broken output fails nothing.
+pub(super) fn say(text: &str) {
+    if let Err(error) = program::tell(text) {
+        program::complain(format_args!(
+            "pincushion test: cannot print what was seen: {error}"
+        ));
+    }
 }
 
 /// The address of an absolute path.

@@ -123,14 +123,15 @@ pub(super) fn perform(
         made: format!("{} runs{stopped}, guests ran on: {where_}", runs.len()),
         ..about
     };
-    print!("\n{}", terminal(&runs));
+    let mut said = format!("\n{}", terminal(&runs));
     if let Some(sentence) = shown(&runs) {
-        println!("\n{sentence}");
+        said += &format!("\n{sentence}\n");
     }
     if let Some(signal) = signal {
-        println!("\nstopped by {}", stop::name(signal));
-        tell_rest(&not_done, &rest(&not_done, seed, how));
+        said += &format!("\nstopped by {}\n", stop::name(signal));
+        said += &tell_rest(&not_done, &rest(&not_done, seed, how));
     }
+    reports::say(said.trim_end_matches('\n'));
     let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
     drop(signals);
     reports::tell(&page);
@@ -138,18 +139,19 @@ pub(super) fn perform(
 }
 
 /// Which runs were not done, and how to do them.
-fn tell_rest(not_done: &[&Item], lines: &[String]) {
+fn tell_rest(not_done: &[&Item], lines: &[String]) -> String {
     if not_done.is_empty() {
-        return println!("every run was done by then");
+        return "every run was done by then\n".into();
     }
-    println!("not done:");
-    for item in not_done {
-        println!("  {} on {}", item.scenario.name, item.kernel);
-    }
-    println!("the rest:");
-    for line in lines {
-        println!("  {line}");
-    }
+    let runs = not_done
+        .iter()
+        .map(|item| format!("  {} on {}\n", item.scenario.name, item.kernel));
+    let lines = lines.iter().map(|line| format!("  {line}\n"));
+    format!(
+        "not done:\n{}the rest:\n{}",
+        runs.collect::<String>(),
+        lines.collect::<String>()
+    )
 }
 
 /// What the user typed, for the report.

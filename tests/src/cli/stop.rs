@@ -1,6 +1,7 @@
 //! Ctrl-C: the first ends the suite with its reports, the second leaves at once.
 
 use pincushion_vmm::exit_code;
+use pincushion_vmm::program::complain;
 use pincushion_vmm::signals::{OnSignal, leave};
 
 use super::Failure;
@@ -12,9 +13,9 @@ pub(super) fn on_signal(stop: Stop) -> Result<OnSignal, Failure> {
         if stop.wished().is_some() {
             leave(signal);
         }
-        eprintln!(
+        complain(format_args!(
             "-- stopping: the runs under way end, then come the reports; once more leaves at once"
-        );
+        ));
         stop.wish(signal);
     });
     guard.map_err(|error| {

@@ -7,18 +7,20 @@
 //!
 //! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan
 //! made a request fail, or its bytes wrong, is counted, never blamed; so is a stall after the plan kept a completion from the
-//! guest, and everything after the plan let a device scribble over memory or complete a request twice; so is damage that it reports while a disk is reset and not in use again (a
-//! kernel on its way down resets disks under file systems that are still mounted), and a panic for which the scenario itself
-//! asked. What the kernel said before its agent reported is held against the machine, not against a promise.
+//! guest, and everything after the plan let a device scribble over memory or complete a request twice; so is damage that it
+//! reports while its disk is reset and not in use again (a kernel on its way down resets disks under file systems that are
+//! still mounted; which disk the guest calls `vda` is a fact, and where that is not known the reset of any disk excuses the
+//! damage), and a panic for which the scenario itself asked. What the kernel said before its agent reported is held against the
+//! machine, not against a promise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pincushion_abi::{Outcome, Report, Value};
 use pincushion_devices::trace::event::{Event, EventKind};
 
 use super::bench::{Opinion, Oracle, merge};
 use super::splat::{self, Kind, Opening};
-use crate::timeline::{Request, Timeline};
+use crate::timeline::{DiskName, Fact, Request, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
 
 const NAME: &str = "guest-splat";
@@ -31,6 +33,8 @@ pub(super) struct GuestSplat {
     splats: Vec<Splat>,
     /// Disks that the guest has reset in this boot and does not use again so far.
     gone: BTreeSet<String>,
+    /// Whose disk the guest calls `vda`, as far as a fact has told since that disk was last taken into use.
+    names: BTreeMap<String, String>,
 }
 
 struct Splat {
@@ -58,8 +62,18 @@ impl Oracle for GuestSplat {
             }
             EventKind::Activated { device, .. } => {
                 self.gone.remove(device);
+                // A driver that was bound again may have given it another name.
+                self.names.retain(|_, known| known != device);
             }
-            EventKind::BootBegan { .. } => self.gone.clear(),
+            EventKind::BootBegan { .. } => {
+                self.gone.clear();
+                self.names.clear();
+            }
+            EventKind::Fact { key, value } => {
+                if let Ok(Fact::DiskName(DiskName { device, name })) = Fact::read(key, value) {
+                    self.names.insert(name, device);
+                }
+            }
             EventKind::AgentReport { text } if text.contains("\"lines\"") => {
                 let Ok(Report::Done {
                     outcome: Outcome::Ok(values),
@@ -136,7 +150,10 @@ impl GuestSplat {
                 .last()
                 .is_none_or(|boot| boot.hello.is_none()),
             excuse: Excuse::at(timeline, seq),
-            disk_gone: !self.gone.is_empty(),
+            disk_gone: match splat::disk(line).and_then(|name| self.names.get(name)) {
+                Some(device) => self.gone.contains(device),
+                None => !self.gone.is_empty(),
+            },
         });
     }
 }
@@ -313,6 +330,41 @@ mod tests {
         });
         script.console(ERROR);
         assert_eq!(ask(GuestSplat::default(), &script).findings.len(), 1);
+    }
+
+    #[test]
+    fn the_reset_of_a_disk_excuses_damage_on_that_disk_alone_once_the_names_are_known() {
+        let damage_on_vda_while_reset = |disk: &str, is_known: bool| {
+            let mut script = Script::booted();
+            if is_known {
+                script.fact("disk-name", json!({"device": "a", "name": "vda"}));
+            }
+            script.push(EventKind::DeviceReset {
+                device: disk.into(),
+                abandoned: 0,
+            });
+            script.console(ERROR);
+            ask(GuestSplat::default(), &script).findings.len()
+        };
+        assert_eq!(damage_on_vda_while_reset("a", true), 0);
+        assert_eq!(damage_on_vda_while_reset("b", true), 1);
+        assert_eq!(damage_on_vda_while_reset("b", false), 0);
+    }
+
+    #[test]
+    fn a_disk_that_was_taken_into_use_again_may_have_another_name() {
+        let mut script = Script::booted();
+        script.fact("disk-name", json!({"device": "a", "name": "vda"}));
+        script.push(EventKind::Activated {
+            device: "a".into(),
+            features: 0,
+        });
+        script.push(EventKind::DeviceReset {
+            device: "b".into(),
+            abandoned: 0,
+        });
+        script.console(ERROR);
+        assert!(ask(GuestSplat::default(), &script).findings.is_empty());
     }
 
     #[test]

@@ -233,6 +233,25 @@ fn filesystem(text: &str) -> Option<Opening> {
     None
 }
 
+/// The disk of which a file system's line speaks: `vda` of `EXT4-fs error (device vda): ...`, also where it names a partition.
+pub(super) fn disk(line: &str) -> Option<&str> {
+    let (_, rest) = text(line).split_once('(')?;
+    let (inside, _) = rest.split_once(')')?;
+    let name = inside.strip_prefix("device ").unwrap_or(inside);
+    let is_disk = |name: &str| {
+        name.strip_prefix("vd")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase()))
+    };
+    let is_other = |name: &str| {
+        name.strip_prefix("pmem")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let whole = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    [name, whole]
+        .into_iter()
+        .find(|name| is_disk(name) || is_other(name))
+}
+
 /// The file of `fs/ext4/inode.c:3588`.
 fn file(place: &str) -> &str {
     place.split(':').next().unwrap_or(place).trim()
@@ -371,6 +390,25 @@ mod tests {
             "[    1.0] debugging: BUG_ON is enabled",
         ] {
             assert_eq!(opening(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_disk_is_read_from_a_file_systems_line() {
+        for (line, name) in [
+            (
+                "[    1.0] EXT4-fs error (device vda): ext4_find_entry:1: x",
+                Some("vda"),
+            ),
+            (
+                "XFS (vdb2): Corruption detected. Unmount and run xfs_repair",
+                Some("vdb"),
+            ),
+            ("EXT4-fs error (device pmem0): x", Some("pmem0")),
+            ("EXT4-fs error (device dm-0): x", None),
+            ("does not have buffers attached", None),
+        ] {
+            assert_eq!(disk(line), name, "{line}");
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use pincushion_vmm::config::BalloonConfig;
 use pincushion_vmm::config::units::parse_size;
 use pincushion_vmm::persistent_memory::{self, Wanted};
 use pincushion_vmm::region::Region;
+use pincushion_vmm::program::{complain, tell};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use toml::Value;
 
@@ -73,7 +73,7 @@ pub fn run_one(order: &Order) -> anyhow::Result<()> {
     if let Err(error) = &result {
         // The judge sees a setup error and its reason.
         let detail = format!("{error:#}");
-        eprintln!("cannot run {}: {detail}", scenario.name);
+        complain(format_args!("cannot run {}: {detail}", scenario.name));
         tracer.emit(|| EventKind::MachineEnded {
             how: "failed".into(),
             detail,
@@ -266,9 +266,8 @@ fn garbage(scratch: &Path) -> anyhow::Result<PathBuf> {
 
 /// A line of progress; the parent decides whether anybody sees it.
 fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    // A parent that has gone does not matter to the run.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    // A parent that cannot hear does not matter to the run.
+    let _ = tell(text);
 }
 
 #[cfg(test)]

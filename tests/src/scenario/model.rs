@@ -90,7 +90,7 @@ impl Default for Vm {
             format: KernelFormat::Elf,
             initrd: Initrd::Agent,
             transport: Transport::default(),
-            limit_s: 300,
+            limit_s: 420,
         }
     }
 }

@@ -19,6 +19,7 @@ pub enum Fact {
     Fsck(Fsck),
     Pins(Pins),
     ExpectedStop(ExpectedStop),
+    DiskName(DiskName),
     StepFailed(StepFailed),
     /// A key that no oracle knows: for people and pictures.
     Other(String),
@@ -135,6 +136,15 @@ pub struct ExpectedStop {
     pub how: String,
 }
 
+/// `disk-name`: how the guest calls a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DiskName {
+    /// The disk.
+    pub device: String,
+    /// The name of its block device: `vda`.
+    pub name: String,
+}
+
 /// `step-failed`: a step did not come out as the scenario needs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StepFailed {
@@ -181,6 +191,7 @@ impl Fact {
             "fsck" => Self::Fsck(Fsck::deserialize(value)?),
             "pins" => Self::Pins(Pins::deserialize(value)?),
             "expected-stop" => Self::ExpectedStop(ExpectedStop::deserialize(value)?),
+            "disk-name" => Self::DiskName(DiskName::deserialize(value)?),
             "step-failed" => Self::StepFailed(StepFailed::deserialize(value)?),
             other => Self::Other(other.to_owned()),
         })

@@ -17,7 +17,8 @@ mod step;
 mod world;
 
 pub use fact::{
-    ExpectedStop, Fact, FileBlocks, FilePage, Found, Fsck, Image, Pins, Promised, StepFailed, Where,
+    DiskName, ExpectedStop, Fact, FileBlocks, FilePage, Found, Fsck, Image, Pins, Promised,
+    StepFailed, Where,
 };
 pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
 pub use reader::{ReadError, Reader};

@@ -116,6 +116,7 @@ impl Timeline {
             | Fact::Fsck(_)
             | Fact::Pins(_)
             | Fact::ExpectedStop(_)
+            | Fact::DiskName(_)
             | Fact::StepFailed(_)
             | Fact::Other(_) => {}
         }

@@ -8,6 +8,7 @@ use std::process::Command;
 use pincushion_devices::toml_error::nearest;
 
 use crate::exit_code;
+use crate::program::complain;
 
 /// Commands that a mistyped name is compared with.
 const KNOWN: [&str; 8] = [
@@ -25,10 +26,10 @@ pub fn exec(argv: &[OsString]) -> u8 {
         .args(argv.iter().skip(1))
         .exec();
     if error.kind() == std::io::ErrorKind::NotFound {
-        eprintln!("pincushion: {}", unknown(&name));
+        complain(format_args!("pincushion: {}", unknown(&name)));
         return exit_code::BAD_ARGUMENTS;
     }
-    eprintln!("pincushion: cannot run {program}: {error}");
+    complain(format_args!("pincushion: cannot run {program}: {error}"));
     exit_code::FAILED
 }
 

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::exit_code;
+use crate::program::{self, WithoutReader};
 
 /// A KVM machine monitor whose devices hold guest pages, to show what the kernel's page pinning really promises.
 #[derive(Debug, Parser)]
@@ -46,23 +47,28 @@ enum Command {
 }
 
 fn after_help() -> String {
-    let mut text = String::from(
+    let codes = exit_code::help_all();
+    format!(
         "Programs beside this one:\n  test   List, run, judge and replay scenarios (pincushion-test)\n  \
-         image  Build and list guest images (pincushion-image)\n\nExit codes:\n",
-    );
-    for (code, meaning) in exit_code::TABLE {
-        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+         image  Build and list guest images (pincushion-image)\n\n{codes}"
+    )
+}
+
+impl Command {
+    fn without_reader(&self) -> WithoutReader {
+        match self {
+            Self::Doctor(_) => WithoutReader::End,
+            // A program beside this one decides for itself.
+            Self::Run(_) | Self::Nested(_) | Self::External(_) => WithoutReader::GoOn,
+        }
     }
-    text
 }
 
 /// Parses the command line, does what it asks and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
+    program::begin(args.command.without_reader());
     let code = match args.command {
         Command::Run(args) => run::run(*args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::control::{About, Controlled, Server, SocketError, observer::Observer};
 use crate::exit_code;
 use crate::machine::{Exit, Machine, MachineError, Parts, StopHandle};
+use crate::program::complain;
 use crate::signals::{OnSignal, leave};
 
 /// Runs the guest to its end.
@@ -24,14 +25,14 @@ pub fn run(mut args: RunArgs) -> u8 {
     let config = match args.config() {
         Ok(config) => config,
         Err(error) => {
-            complain(&error);
+            explain(&error);
             return exit_code::BAD_ARGUMENTS;
         }
     };
     match boot(&config, &open_gates) {
         Ok(code) => code,
         Err(error) => {
-            complain(error.as_ref());
+            explain(error.as_ref());
             exit_code_of(error.as_ref())
         }
     }
@@ -84,7 +85,7 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         (Exit::Stopped, 0) => exit_code::OK,
         (Exit::Stopped, code) => code,
         (exit, _) if limits.may_explain(exit) => {
-            eprintln!("pincushion: {NESTED_ADVICE}");
+            complain(format_args!("pincushion: {NESTED_ADVICE}"));
             exit_code::NO_USABLE_KVM
         }
         (exit, _) => code(exit),
@@ -128,7 +129,9 @@ fn stop_on_signal(code: Arc<AtomicU8>, stop: StopHandle) -> std::io::Result<OnSi
         if code.swap(ends_with, Ordering::Relaxed) != 0 {
             leave(signal);
         }
-        eprintln!("pincushion: stopping the guest; once more leaves at once");
+        complain(format_args!(
+            "pincushion: stopping the guest; once more leaves at once"
+        ));
         stop.stop();
     })
 }
@@ -159,8 +162,8 @@ fn warn_of_forgotten_gates(plan: &Plan, open_gates: &[String]) {
     }
 }
 
-fn complain(error: &dyn std::error::Error) {
-    eprintln!("pincushion: {}", with_causes(error));
+fn explain(error: &dyn std::error::Error) {
+    complain(format_args!("pincushion: {}", with_causes(error)));
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> ConfigError {
@@ -190,13 +193,13 @@ fn console(target: &ConsoleTarget) -> Result<Console, crate::console::ConsoleErr
 /// Says on stderr how the guest ended, unless it ended as everybody hopes.
 fn report(exit: &Exit, waiting: &[pincushion_devices::fault::Waiting]) {
     if *exit != Exit::PowerOff {
-        eprintln!("pincushion: {exit}");
+        complain(format_args!("pincushion: {exit}"));
     }
     for waiting in waiting {
-        eprintln!(
+        complain(format_args!(
             "pincushion: request {} was still held at the end; it waited for {:?}",
             waiting.request, waiting.until
-        );
+        ));
     }
 }
 

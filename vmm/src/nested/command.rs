@@ -22,6 +22,7 @@ use super::qemu::ensure_qemu;
 use super::signals::Forwarder;
 use crate::causes::with_causes;
 use crate::exit_code;
+use crate::program::complain;
 
 /// Variables that are the same in there.
 const ENVIRONMENT: [&str; 6] = [
@@ -37,7 +38,10 @@ const ENVIRONMENT: [&str; 6] = [
 #[must_use]
 pub fn command(args: NestedArgs) -> u8 {
     run(&args).unwrap_or_else(|error| {
-        eprintln!("pincushion nested: {}", with_causes(&error));
+        if error.is_for_want_of_a_reader() {
+            return exit_code::READER_GONE;
+        }
+        complain(format_args!("pincushion nested: {}", with_causes(&error)));
         error.exit_code()
     })
 }
@@ -53,7 +57,7 @@ fn run(args: &NestedArgs) -> Result<u8, NestedError> {
         return Err(NestedError::Inside);
     }
     let words = utf8(&args.command)?;
-    let progress = |line: &str| eprintln!("nested: {line}");
+    let progress = |line: &str| complain(format_args!("nested: {line}"));
     let signals = Forwarder::start()?;
     ensure_qemu(&progress)?;
     let (kernel, initrd) = boot_files(&find_agent()?, &progress)?;
@@ -92,7 +96,9 @@ fn code_of(ended: Ended) -> u8 {
         Ended::Exited(code) => byte(code),
         Ended::Killed(signal) => byte(128 + signal),
         Ended::LimitReached => {
-            eprintln!("pincushion nested: the command did not end within its limit (--limit)");
+            complain(format_args!(
+                "pincushion nested: the command did not end within its limit (--limit)"
+            ));
             exit_code::HANG
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pincushion_abi::nested::WireError;
 
+use super::image::AGENT;
 use super::qemu::INSTALL_LINE;
 use crate::exit_code;
 
@@ -53,7 +54,7 @@ pub enum NestedError {
     },
     /// The agent in there is from another version of Pincushion.
     #[error(
-        "the nested machine's agent speaks version {found}, this program speaks {expected}; build the nested image again"
+        "the nested machine's agent speaks version {found}, this program speaks {expected}: build all programs anew with `cargo build`"
     )]
     Version {
         /// Of the agent.
@@ -61,6 +62,11 @@ pub enum NestedError {
         /// Ours.
         expected: u32,
     },
+    /// The agent was built from other sources than this program.
+    #[error(
+        "{AGENT} beside this program was built from other sources than this program is: build all programs anew with `cargo build`"
+    )]
+    StaleAgent,
     /// KVM does not work in there.
     #[error("the nested machine cannot make virtual machines: {0}")]
     NoKvm(String),
@@ -131,6 +137,12 @@ pub enum NestedError {
 }
 
 impl NestedError {
+    /// Whether the command was stopped because nobody reads its output any more (`| head`).
+    #[must_use]
+    pub fn is_for_want_of_a_reader(&self) -> bool {
+        matches!(self, Self::Output { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// The exit code of a program that ends by this: was something missing, or did it fail on the way?
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -141,6 +153,7 @@ impl NestedError {
             | Self::QemuDied { .. }
             | Self::BootLimit { .. }
             | Self::Version { .. }
+            | Self::StaleAgent
             | Self::Clock(_)
             | Self::Refused(_)
             | Self::HostFile { .. }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use pincushion_abi::nested::{Hello, Request, VERSION};
+use pincushion_abi::nested::{Hello, Request, SOURCES, VERSION};
 
 use super::config::NestedConfig;
 use super::error::{NestedError, host};
@@ -99,6 +99,9 @@ impl NestedMachine {
             }
         })?;
         match read_hello(&frame) {
+            Ok(hello) if hello.version == VERSION && hello.sources != SOURCES => {
+                Err(NestedError::StaleAgent)
+            }
             Ok(hello) if hello.version == VERSION => {
                 for warning in &hello.warnings {
                     log::warn!("nested: {warning}");

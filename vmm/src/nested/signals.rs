@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use super::error::{NestedError, host};
 use super::session::Signaller;
 use crate::lock::lock;
+use crate::program::complain;
 use crate::signals::{OnSignal, leave};
 
 /// While it lives, the two signals are taken from the process and handed on.
@@ -48,7 +49,9 @@ fn forward(number: i32, target: &mut Target) {
     target.sent += 1;
     match (&target.signaller, target.sent) {
         (Some(command), 1) => {
-            eprintln!("nested: passing the signal on to the command; again kills it");
+            complain(format_args!(
+                "nested: passing the signal on to the command; again kills it"
+            ));
             command.signal_all(number);
         }
         (Some(command), 2) => command.signal_all(Signal::KILL.as_raw()),

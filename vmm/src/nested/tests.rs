@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use pincushion_abi::nested::{Frame, Hello, Kind, VERSION};
+use pincushion_abi::nested::{Frame, Hello, Kind, SOURCES, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -22,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn hello() -> Hello {
     Hello {
         version: VERSION,
+        sources: SOURCES.to_owned(),
         kernel: "test".to_owned(),
         kvm_trouble: None,
         tsc_trouble: None,
@@ -306,6 +307,23 @@ fn an_agent_of_another_version_is_refused() {
     };
     let error = strange_machine(hello_bytes(&other), drop).err().unwrap();
     assert!(matches!(error, NestedError::Version { .. }), "{error}");
+}
+
+#[test]
+fn an_agent_that_was_built_from_other_sources_is_refused_with_the_way_out() {
+    for sources in ["", "0123456789abcdef"] {
+        let stale = Hello {
+            sources: sources.into(),
+            ..hello()
+        };
+        let error = strange_machine(hello_bytes(&stale), drop).err().unwrap();
+        assert!(matches!(error, NestedError::StaleAgent), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains("pincushion-nested-agent") && said.contains("`cargo build`"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

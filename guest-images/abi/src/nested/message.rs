@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Hello {
     /// [`super::VERSION`] of the agent.
     pub version: u32,
+    /// [`super::SOURCES`] of the agent; empty in one from before there was such a thing.
+    #[serde(default)]
+    pub sources: String,
     /// Release of the nested machine's kernel.
     pub kernel: String,
     /// Why no virtual machine can be made there: `None` if `/dev/kvm` opens and makes a VM with a vCPU.

@@ -29,6 +29,10 @@ pub use message::{Entry, EntryKind, Hello, Reply, Request};
 /// Version of this vocabulary. The host refuses an agent that says another.
 pub const VERSION: u32 = 1;
 
+/// Names the sources of the nested machine's agent and of this vocabulary: a program and an agent that differ in it were not built
+/// together, and what one of them needs may be missing in the other.
+pub const SOURCES: &str = env!("PINCUSHION_NESTED_SOURCES");
+
 /// Name of the virtio-serial port, as both sides give it.
 pub const PORT_NAME: &str = "pincushion-nested";
 

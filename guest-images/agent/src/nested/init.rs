@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pincushion_abi::nested::{Hello, PORT_NAME, VERSION};
+use pincushion_abi::nested::{Hello, PORT_NAME, SOURCES, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::mount::{MountFlags, mount, mount_remount};
@@ -78,6 +78,7 @@ pub fn serve() -> Result<(), Box<dyn std::error::Error>> {
         .open(wait_for_port()?)?;
     let hello = Hello {
         version: VERSION,
+        sources: SOURCES.to_owned(),
         kernel: rustix::system::uname()
             .release()
             .to_string_lossy()

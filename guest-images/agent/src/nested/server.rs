@@ -296,6 +296,7 @@ mod tests {
     fn serve_bytes(bytes: &[u8]) -> Result<(), ServeError> {
         let hello = Hello {
             version: VERSION,
+            sources: String::new(),
             kernel: String::new(),
             kvm_trouble: None,
             tsc_trouble: None,

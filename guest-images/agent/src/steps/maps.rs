@@ -9,7 +9,7 @@ use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
 use crate::steps::files::{file_offset, flag_bits};
 use crate::steps::frames;
-use crate::steps::transfer::own_buffer;
+use crate::steps::transfer::Part;
 use crate::sys::guard::{self, Stopped};
 use crate::sys::memory::{self, PAGE, Span};
 
@@ -112,13 +112,10 @@ pub fn unmap(agent: &Agent, stamp: &mut Stamp<'_>, name: &str) -> StepResult {
 pub fn store(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
+    part: &Part<'_>,
     pattern: Pattern,
 ) -> StepResult {
-    let span = agent.span(name, offset, Some(len))?;
-    let mut buffer = own_buffer(len)?;
+    let (span, mut buffer) = part.in_map(agent)?;
     pattern.fill(buffer.bytes_mut());
     let stored = stamp.around(|| guard::store(span, buffer.bytes()));
     stored.map_err(|stopped| stopped_fault("store", stopped))?;
@@ -126,8 +123,8 @@ pub fn store(
 }
 
 /// Loads by the CPU.
-pub fn load(agent: &Agent, stamp: &mut Stamp<'_>, name: &str, offset: u64, len: u64) -> StepResult {
-    let buffer = loaded(agent, stamp, name, offset, len)?;
+pub fn load(agent: &Agent, stamp: &mut Stamp<'_>, part: &Part<'_>) -> StepResult {
+    let buffer = loaded(agent, stamp, part)?;
     Ok(Found::nothing().content(buffer.bytes()))
 }
 
@@ -135,24 +132,15 @@ pub fn load(agent: &Agent, stamp: &mut Stamp<'_>, name: &str, offset: u64, len: 
 pub fn verify(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
+    part: &Part<'_>,
     pattern: Pattern,
 ) -> StepResult {
-    let buffer = loaded(agent, stamp, name, offset, len)?;
+    let buffer = loaded(agent, stamp, part)?;
     Ok(Found::nothing().compared(buffer.bytes(), pattern))
 }
 
-fn loaded(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
-) -> Result<memory::Buffer, Fault> {
-    let span = agent.span(name, offset, Some(len))?;
-    let mut buffer = own_buffer(len)?;
+fn loaded(agent: &Agent, stamp: &mut Stamp<'_>, part: &Part<'_>) -> Result<memory::Buffer, Fault> {
+    let (span, mut buffer) = part.in_map(agent)?;
     let result = stamp.around(|| guard::load(span, buffer.bytes_mut()));
     result.map_err(|stopped| stopped_fault("load", stopped))?;
     Ok(buffer)

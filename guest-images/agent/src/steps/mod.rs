@@ -21,6 +21,7 @@ use pincushion_abi::Step;
 use crate::agent::Agent;
 use crate::found::StepResult;
 use crate::stamp::Stamp;
+use crate::steps::transfer::{Ends, Part};
 
 /// Runs a step in this thread.
 #[expect(clippy::too_many_lines, reason = "a table: one line per step")]
@@ -53,16 +54,16 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             offset,
             len,
             pattern,
-        } => transfer::write_pattern(agent, stamp, file, *offset, *len, *pattern),
+        } => transfer::write_pattern(agent, stamp, &Part::new(file, *offset, *len), *pattern),
         Step::ReadHash { file, offset, len } => {
-            transfer::read_hash(agent, stamp, file, *offset, *len)
+            transfer::read_hash(agent, stamp, &Part::new(file, *offset, *len))
         }
         Step::ReadVerify {
             file,
             offset,
             len,
             pattern,
-        } => transfer::read_verify(agent, stamp, file, *offset, *len, *pattern),
+        } => transfer::read_verify(agent, stamp, &Part::new(file, *offset, *len), *pattern),
         Step::Mmap {
             file,
             kind,
@@ -88,48 +89,34 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             offset,
             len,
             pattern,
-        } => maps::store(agent, stamp, map, *offset, *len, *pattern),
-        Step::Load { map, offset, len } => maps::load(agent, stamp, map, *offset, *len),
+        } => maps::store(agent, stamp, &Part::new(map, *offset, *len), *pattern),
+        Step::Load { map, offset, len } => maps::load(agent, stamp, &Part::new(map, *offset, *len)),
         Step::Verify {
             map,
             offset,
             len,
             pattern,
-        } => maps::verify(agent, stamp, map, *offset, *len, *pattern),
+        } => maps::verify(agent, stamp, &Part::new(map, *offset, *len), *pattern),
         Step::PreadInto {
             file,
             offset,
             map,
             map_offset,
             len,
-        } => transfer::pread_into(
-            agent,
-            stamp,
-            &transfer::Ends {
-                file,
-                offset: *offset,
-                map,
-                map_offset: *map_offset,
-                len: *len,
-            },
-        ),
+        } => {
+            let ends = Ends::new(file, *offset, map, *map_offset, *len);
+            transfer::pread_into(agent, stamp, &ends)
+        }
         Step::PwriteFrom {
             file,
             offset,
             map,
             map_offset,
             len,
-        } => transfer::pwrite_from(
-            agent,
-            stamp,
-            &transfer::Ends {
-                file,
-                offset: *offset,
-                map,
-                map_offset: *map_offset,
-                len: *len,
-            },
-        ),
+        } => {
+            let ends = Ends::new(file, *offset, map, *map_offset, *len);
+            transfer::pwrite_from(agent, stamp, &ends)
+        }
         Step::AioSubmit {
             direction,
             file,
@@ -139,13 +126,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             len,
             tag,
         } => {
-            let ends = transfer::Ends {
-                file,
-                offset: *offset,
-                map,
-                map_offset: *map_offset,
-                len: *len,
-            };
+            let ends = Ends::new(file, *offset, map, *map_offset, *len);
             aio::submit(agent, stamp, *direction, &ends, tag)
         }
         Step::AioWait { tag } => aio::wait(agent, stamp, tag),
@@ -158,13 +139,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             len,
             tag,
         } => {
-            let ends = transfer::Ends {
-                file,
-                offset: *offset,
-                map,
-                map_offset: *map_offset,
-                len: *len,
-            };
+            let ends = Ends::new(file, *offset, map, *map_offset, *len);
             uring::submit(agent, stamp, *direction, &ends, tag)
         }
         Step::UringWait { tag } => uring::wait(agent, stamp, tag),

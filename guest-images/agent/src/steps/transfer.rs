@@ -22,7 +22,42 @@ pub struct Ends<'s> {
     pub len: u64,
 }
 
-impl Ends<'_> {
+/// A part of a file or of a mapping, as a step names it.
+pub struct Part<'s> {
+    pub name: &'s str,
+    pub offset: u64,
+    pub len: u64,
+}
+
+impl<'s> Part<'s> {
+    pub fn new(name: &'s str, offset: u64, len: u64) -> Self {
+        Self { name, offset, len }
+    }
+
+    /// Of a file: its descriptor, the offset there, and a buffer for the bytes.
+    fn in_file(&self, agent: &Agent) -> Result<(RawFd, i64, Buffer), Fault> {
+        let (fd, offset) = (agent.file(self.name)?, file_offset(self.offset)?);
+        Ok((fd, offset, own_buffer(self.len)?))
+    }
+
+    /// Of a mapping: where it is, and a buffer for the bytes.
+    pub fn in_map(&self, agent: &Agent) -> Result<(Span, Buffer), Fault> {
+        let span = agent.span(self.name, self.offset, Some(self.len))?;
+        Ok((span, own_buffer(self.len)?))
+    }
+}
+
+impl<'s> Ends<'s> {
+    pub fn new(file: &'s str, offset: u64, map: &'s str, map_offset: u64, len: u64) -> Self {
+        Self {
+            file,
+            offset,
+            map,
+            map_offset,
+            len,
+        }
+    }
+
     /// What the names stand for: descriptor, part of the mapping, file offset.
     pub fn resolve(&self, agent: &Agent) -> Result<(RawFd, Span, i64), Fault> {
         let span = agent.span(self.map, self.map_offset, Some(self.len))?;
@@ -34,61 +69,45 @@ impl Ends<'_> {
 pub fn write_pattern(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
+    part: &Part<'_>,
     pattern: Pattern,
 ) -> StepResult {
-    let (fd, offset) = (agent.file(name)?, file_offset(offset)?);
-    let mut buffer = own_buffer(len)?;
+    let (fd, offset, mut buffer) = part.in_file(agent)?;
     pattern.fill(buffer.bytes_mut());
     let written = stamp.around(|| file::pwrite(fd, buffer.bytes(), offset))?;
-    whole("pwrite64", written, len)?;
+    whole("pwrite64", written, part.len)?;
     Ok(Found::nothing()
         .count("written", written)
         .hash(buffer.bytes()))
 }
 
 /// `pread(2)` and a hash.
-pub fn read_hash(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
-) -> StepResult {
-    let buffer = read(agent, stamp, name, offset, len)?;
-    Ok(Found::nothing().number("read", len).content(buffer.bytes()))
+pub fn read_hash(agent: &Agent, stamp: &mut Stamp<'_>, part: &Part<'_>) -> StepResult {
+    let buffer = read(agent, stamp, part)?;
+    Ok(Found::nothing()
+        .number("read", part.len)
+        .content(buffer.bytes()))
 }
 
 /// `pread(2)` and a comparison.
 pub fn read_verify(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
+    part: &Part<'_>,
     pattern: Pattern,
 ) -> StepResult {
-    let buffer = read(agent, stamp, name, offset, len)?;
+    let buffer = read(agent, stamp, part)?;
     Ok(Found::nothing()
-        .number("read", len)
+        .number("read", part.len)
         .compared(buffer.bytes(), pattern))
 }
 
-fn read(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    name: &str,
-    offset: u64,
-    len: u64,
-) -> Result<Buffer, Fault> {
-    let (fd, offset) = (agent.file(name)?, file_offset(offset)?);
-    let mut buffer = own_buffer(len)?;
+fn read(agent: &Agent, stamp: &mut Stamp<'_>, part: &Part<'_>) -> Result<Buffer, Fault> {
+    let (fd, offset, mut buffer) = part.in_file(agent)?;
     // Every page of the buffer exists before the call, so that the call does not fault them in.
     buffer.bytes_mut().fill(0);
     let read = stamp.around(|| file::pread(fd, buffer.bytes_mut(), offset))?;
-    whole("pread64", read, len)?;
+    whole("pread64", read, part.len)?;
     Ok(buffer)
 }
 
@@ -109,7 +128,7 @@ pub fn pwrite_from(agent: &Agent, stamp: &mut Stamp<'_>, ends: &Ends<'_>) -> Ste
 }
 
 /// A buffer of the agent's own, as long as a step asks.
-pub fn own_buffer(len: u64) -> Result<Buffer, Fault> {
+fn own_buffer(len: u64) -> Result<Buffer, Fault> {
     let too_long = || {
         sentence(
             "buffer",

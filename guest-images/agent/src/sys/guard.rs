@@ -52,14 +52,18 @@ pub struct Stopped {
     pub at: usize,
 }
 
-/// Copies `bytes` into a mapping of the same length by the CPU, ascending.
-pub fn store(span: Span, bytes: &[u8]) -> Result<(), Stopped> {
+fn prepare(span: Span, bytes: &[u8]) {
     assert_eq!(
         span.len(),
         bytes.len(),
         "callers make the buffer as long as the span"
     );
     install();
+}
+
+/// Copies `bytes` into a mapping of the same length by the CPU, ascending.
+pub fn store(span: Span, bytes: &[u8]) -> Result<(), Stopped> {
+    prepare(span, bytes);
     // SAFETY: the source is a slice; the destination belongs to no Rust object and may fault.
     judge(
         unsafe { pincushion_guarded_copy(span.pointer(), bytes.as_ptr().cast(), bytes.len()) },
@@ -69,12 +73,7 @@ pub fn store(span: Span, bytes: &[u8]) -> Result<(), Stopped> {
 
 /// Copies a mapping into `bytes` of the same length by the CPU, ascending.
 pub fn load(span: Span, bytes: &mut [u8]) -> Result<(), Stopped> {
-    assert_eq!(
-        span.len(),
-        bytes.len(),
-        "callers make the buffer as long as the span"
-    );
-    install();
+    prepare(span, bytes);
     // SAFETY: the destination is a slice; the source belongs to no Rust object and may fault.
     judge(
         unsafe { pincushion_guarded_copy(bytes.as_mut_ptr().cast(), span.pointer(), bytes.len()) },

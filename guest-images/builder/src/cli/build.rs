@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -12,6 +11,8 @@ use clap::Args;
 use pincushion_image::{
     ExtraFile, GUEST_MODULES, Image, ImageSpec, Kernel, KernelSpec, ON_DEMAND_MODULES, Store,
 };
+
+use pincushion_image::program::tell;
 
 use super::progress;
 
@@ -137,32 +138,30 @@ pub(crate) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         Some(output) => copy_to(output, &image)?,
         None => (image.kernel.clone(), image.initrd.clone()),
     };
-    let mut out = io::stdout().lock();
     if args.json {
         let result = serde_json::json!({
             "kernel": kernel_path, "initrd": initrd, "digest": image.digest, "bzimage": kernel.bzimage, "manifest": image.manifest,
         });
-        writeln!(out, "{result:#}")?;
+        tell(format_args!("{result:#}"))?;
     } else {
-        writeln!(out, "kernel  {}", kernel_path.display())?;
-        writeln!(out, "initrd  {}", initrd.display())?;
-        writeln!(out, "release {}", kernel.release)?;
-        writeln!(out, "digest  {}", image.digest)?;
+        tell(format_args!("kernel  {}", kernel_path.display()))?;
+        tell(format_args!("initrd  {}", initrd.display()))?;
+        tell(format_args!("release {}", kernel.release))?;
+        tell(format_args!("digest  {}", image.digest))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn fetch(spec: &KernelSpec) -> anyhow::Result<ExitCode> {
     let kernel: Kernel = Store::open_default()?.kernel(spec, &mut progress)?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "vmlinux {}", kernel.vmlinux.display())?;
+    tell(format_args!("vmlinux {}", kernel.vmlinux.display()))?;
     if let Some(bzimage) = &kernel.bzimage {
-        writeln!(out, "bzimage {}", bzimage.display())?;
+        tell(format_args!("bzimage {}", bzimage.display()))?;
     }
     if let Some(modules) = kernel.modules.root() {
-        writeln!(out, "modules {}", modules.display())?;
+        tell(format_args!("modules {}", modules.display()))?;
     }
-    writeln!(out, "release {}", kernel.release)?;
+    tell(format_args!("release {}", kernel.release))?;
     Ok(ExitCode::SUCCESS)
 }
 

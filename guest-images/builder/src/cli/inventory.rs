@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use pincushion_image::{Content, Entry, Store};
 
-use super::{FAILED, progress};
+use pincushion_image::program::{complain, exit_code, tell};
+
+use super::progress;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
@@ -36,10 +38,10 @@ pub(crate) fn list(store: &Store, args: &ListArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if entries.is_empty() {
-        eprintln!(
+        complain(format_args!(
             "nothing in {}: try `pincushion image fetch debian:6.12`",
             store.root().display()
-        );
+        ));
     }
     for entry in &entries {
         let (kind, name, version) = describe(entry);
@@ -59,17 +61,17 @@ pub(crate) fn list(store: &Store, args: &ListArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn verify(store: &Store) -> anyhow::Result<ExitCode> {
     let damages = store.verify(&mut progress)?;
     for damage in &damages {
-        eprintln!(
+        complain(format_args!(
             "damaged: {}: {}",
             damage.digest.get(..12).unwrap_or(&damage.digest),
             damage.error
-        );
+        ));
     }
     if damages.is_empty() {
-        writeln!(io::stdout(), "all files are as recorded")?;
+        tell("all files are as recorded")?;
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::from(FAILED))
+    Ok(ExitCode::from(exit_code::FAILED))
 }
 
 pub(crate) fn remove(store: &Store, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
@@ -85,11 +87,10 @@ pub(crate) fn remove(store: &Store, args: &RemoveArgs) -> anyhow::Result<ExitCod
     for entry in &entries {
         store.remove(entry, &mut progress)?;
         let (kind, name, _) = describe(entry);
-        writeln!(
-            io::stdout(),
+        tell(format_args!(
             "removed {kind} {name} {}",
             entry.path.display()
-        )?;
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

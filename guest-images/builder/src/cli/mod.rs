@@ -4,34 +4,30 @@ mod build;
 mod inventory;
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pincushion_image::bzimage::extract_vmlinux;
+use pincushion_image::program::{self, WithoutReader, complain, exit_code};
 use pincushion_image::{Error, KernelSpec, Store};
 
-/// Something asked for was not as it should be, such as a damaged cache. The README has the table of all codes.
-const FAILED: u8 = 1;
-/// The command line is wrong.
-const BAD_ARGUMENTS: u8 = 2;
-/// Something that is needed is missing or unusable.
-const SETUP_ERROR: u8 = 3;
-
-const AFTER_HELP: &str = "\
-The cache is $PINCUSHION_CACHE, else $XDG_CACHE_HOME/pincushion, else ~/.cache/pincushion; it can be deleted at any time.
-
-Exit codes:
-  0  done
-  1  verify found damage
-  2  bad arguments
-  3  setup error: a kernel, package, module or file is missing or unusable";
+fn after_help() -> String {
+    let codes = exit_code::help(&[
+        exit_code::OK,
+        exit_code::FAILED,
+        exit_code::BAD_ARGUMENTS,
+        exit_code::SETUP_ERROR,
+    ]);
+    format!(
+        "The cache is $PINCUSHION_CACHE, else $XDG_CACHE_HOME/pincushion, else ~/.cache/pincushion; it can be deleted at any time.\n\n{codes}"
+    )
+}
 
 /// Build guest images (a kernel, and an initramfs with PID 1 and modules) and look after their cache.
 #[derive(Debug, Parser)]
-#[command(name = "pincushion image", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(name = "pincushion image", version, after_help = after_help(), arg_required_else_help = true)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -66,18 +62,25 @@ enum Command {
     },
 }
 
+impl Command {
+    fn without_reader(&self) -> WithoutReader {
+        match self {
+            Self::List(_) | Self::Verify | Self::Show { .. } => WithoutReader::End,
+            Self::Build(_) | Self::Fetch { .. } | Self::Remove(_) | Self::ExtractVmlinux { .. } => {
+                WithoutReader::GoOn
+            }
+        }
+    }
+}
+
 /// Parses the command line, does what it asks and gives the exit code.
 pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
+    program::begin(args.command.without_reader());
     match run(args.command) {
         Ok(code) => code,
-        // A reader that went away (`| head`) is no failure of ours.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pincushion image: {error:#}");
+            complain(format_args!("pincushion image: {error:#}"));
             ExitCode::from(code_of(&error))
         }
     }
@@ -103,13 +106,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Says on standard error what takes time.
 pub(crate) fn progress(verb: &str, object: &str) {
-    eprintln!("{verb:>10} {object}");
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    complain(format_args!("{verb:>10} {object}"));
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
@@ -119,7 +116,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::BadImagePath { .. }
             | Error::NoEntry(_)
             | Error::ModulesNotWanted(_),
-        ) => BAD_ARGUMENTS,
-        Some(_) | None => SETUP_ERROR,
+        ) => exit_code::BAD_ARGUMENTS,
+        Some(_) | None => exit_code::SETUP_ERROR,
     }
 }

@@ -1,8 +1,8 @@
 //! Exit codes of every pincushion program, in one place. The README has the same table.
 
-/// The guest powered off; a suite saw just what it expected.
+/// Done: the guest powered off; a suite saw just what it expected.
 pub const OK: u8 = 0;
-/// The machine failed while it ran: the host refused something, or a bug of ours.
+/// The machine failed while it ran: the host refused something, or a bug of ours. A cache that was verified is damaged.
 pub const FAILED: u8 = 1;
 /// The command line, the configuration file, the plan or the scenario is wrong.
 pub const BAD_ARGUMENTS: u8 = 2;
@@ -22,13 +22,21 @@ pub const SURPRISE: u8 = 20;
 pub const INCONCLUSIVE: u8 = 21;
 /// Stopped by SIGINT (128 + 2).
 pub const INTERRUPTED: u8 = 130;
+/// Nobody read the output of the nested machine's command any more, which was stopped for that (128 + SIGPIPE's 13).
+pub const READER_GONE: u8 = 141;
 /// Stopped by SIGTERM (128 + 15).
 pub const TERMINATED: u8 = 143;
 
 /// Every code with its meaning, for `--help` and the README.
 pub const TABLE: &[(u8, &str)] = &[
-    (OK, "the guest powered off; the suite saw what it expected"),
-    (FAILED, "the machine failed while it ran"),
+    (
+        OK,
+        "done: the guest powered off; the suite saw what it expected",
+    ),
+    (
+        FAILED,
+        "the machine failed while it ran; a verified cache is damaged",
+    ),
     (
         BAD_ARGUMENTS,
         "bad arguments, configuration, plan or scenario",
@@ -50,5 +58,48 @@ pub const TABLE: &[(u8, &str)] = &[
         "a scenario could not establish what it needed",
     ),
     (INTERRUPTED, "stopped by SIGINT"),
+    (
+        READER_GONE,
+        "nobody read the nested command's output any more",
+    ),
     (TERMINATED, "stopped by SIGTERM"),
 ];
+
+/// The lines of `--help` about `codes`, which are some of [`TABLE`].
+#[must_use]
+pub fn help(codes: &[u8]) -> String {
+    let mut text = String::from("Exit codes:\n");
+    for (code, meaning) in TABLE.iter().filter(|(code, _)| codes.contains(code)) {
+        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+    }
+    text
+}
+
+/// As [`help`], for a program that has all codes.
+#[must_use]
+pub fn help_all() -> String {
+    help(&TABLE.iter().map(|(code, _)| *code).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_tells_the_codes_that_were_asked_for_and_no_others() {
+        let text = help(&[HANG, OK]);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("\n   12  the guest or a step"), "{text}");
+        assert_eq!(help_all().lines().count(), 1 + TABLE.len());
+    }
+
+    /// The README has the same table.
+    #[test]
+    fn the_readme_lists_every_code() {
+        let readme = include_str!("../../../../README.md");
+        for (code, meaning) in TABLE {
+            let row = format!("| {code} | {meaning} |");
+            assert!(readme.contains(&row), "no row: {row}");
+        }
+    }
+}
