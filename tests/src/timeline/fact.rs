@@ -222,7 +222,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 11, "{seen:?}");
+        assert_eq!(seen.len(), 12, "{seen:?}");
     }
 
     #[test]
