@@ -18,6 +18,7 @@ use crate::bus::{Bus, Flow};
 use crate::machine::MachineError;
 use crate::machine::event::MachineEvent;
 use crate::machine::pause::Pause;
+use crate::nested::one_cpu::keep_to;
 use crate::vcpu_report::{self, Exits, LastExit, VcpuReport};
 
 /// How often a thread that did not notice its stop flag is woken again. A signal that comes between the look at the flag
@@ -33,6 +34,18 @@ pub(crate) struct Buses {
     pub(crate) mmio: Bus,
 }
 
+/// What all vCPUs of a machine have in common.
+#[derive(Clone)]
+pub(crate) struct World {
+    /// The only CPU of the host on which they may run, where there is such a rule.
+    pub(crate) cpu: Option<usize>,
+    /// For their reports only.
+    pub(crate) memory: Memory,
+    pub(crate) buses: Arc<Buses>,
+    pub(crate) pause: Arc<Pause>,
+    pub(crate) events: Sender<MachineEvent>,
+}
+
 /// A running vCPU.
 pub(crate) struct VcpuThread {
     index: u8,
@@ -43,15 +56,15 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts running `fd`; `memory` is for its report only.
-    pub(crate) fn spawn(
-        index: u8,
-        fd: VcpuFd,
-        memory: Memory,
-        buses: Arc<Buses>,
-        pause: Arc<Pause>,
-        events: Sender<MachineEvent>,
-    ) -> Result<Self, MachineError> {
+    /// Starts running `fd`.
+    pub(crate) fn spawn(index: u8, fd: VcpuFd, world: World) -> Result<Self, MachineError> {
+        let World {
+            cpu,
+            memory,
+            buses,
+            pause,
+            events,
+        } = world;
         extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         // The handler does nothing: that the signal interrupts KVM_RUN is all that is wanted.
         register_signal_handler(SIGRTMIN(), ignore).map_err(|error| MachineError::Host {
@@ -72,6 +85,9 @@ impl VcpuThread {
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
+                if let Some(cpu) = cpu {
+                    keep_to(cpu);
+                }
                 let ran = catch_unwind(AssertUnwindSafe(|| vcpu.run()));
                 let panicked = MachineEvent::VcpuPanicked { vcpu: index };
                 if let Some(event) = ran.unwrap_or(Some(panicked)) {

@@ -16,8 +16,8 @@ use pincushion_vmm::assembly;
 use pincushion_vmm::config::BalloonConfig;
 use pincushion_vmm::config::units::parse_size;
 use pincushion_vmm::persistent_memory::{self, Wanted};
-use pincushion_vmm::region::Region;
 use pincushion_vmm::program::{complain, tell};
+use pincushion_vmm::region::Region;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use toml::Value;
 

@@ -57,7 +57,9 @@ fn after_help() -> String {
 impl Command {
     fn without_reader(&self) -> WithoutReader {
         match self {
-            Self::Doctor(_) => WithoutReader::End,
+            Self::Doctor(_) | Self::Ctl(_) => WithoutReader::End,
+            // It has to put the terminal in order.
+            Self::Top(_) => WithoutReader::GoOn,
             // A program beside this one decides for itself.
             Self::Run(_) | Self::Nested(_) | Self::External(_) => WithoutReader::GoOn,
         }

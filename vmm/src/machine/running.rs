@@ -15,8 +15,9 @@ use crate::agent_port::AgentSender;
 use crate::bus::Flow;
 use crate::console::Input;
 use crate::event_loop::{EventLoop, Interest, Source};
+use crate::nested::one_cpu::OneCpu;
 use crate::terminal::{RawTerminal, Typed, TypedInput};
-use crate::vcpu::VcpuThread;
+use crate::vcpu::{VcpuThread, World};
 use crate::vcpu_report::VcpuReport;
 use crate::vm::Vm;
 
@@ -55,6 +56,8 @@ pub struct Running {
     panic: Option<(String, Instant)>,
     exit: Option<Exit>,
     last_seen: Vec<VcpuReport>,
+    /// Where all vCPUs run, in a nested machine.
+    one_cpu: Option<OneCpu>,
 }
 
 impl Running {
@@ -92,6 +95,7 @@ impl Running {
             panic: None,
             exit: None,
             last_seen: Vec::new(),
+            one_cpu: OneCpu::choose(),
         };
         running.run(booted)?;
         running.core.status.set(RunState::Running);
@@ -305,12 +309,16 @@ impl Running {
     fn run(&mut self, booted: Booted) -> Result<(), MachineError> {
         let Booted { vm, vcpus } = booted;
         self.vm = Some(vm);
+        let world = World {
+            cpu: self.one_cpu.as_ref().map(OneCpu::number),
+            memory: self.core.memory.clone(),
+            buses: self.core.buses.clone(),
+            pause: self.core.pause.clone(),
+            events: self.core.sender.clone(),
+        };
         for (index, fd) in (0..).zip(vcpus) {
-            let core = &self.core;
-            let (memory, buses) = (core.memory.clone(), core.buses.clone());
-            let (pause, events) = (core.pause.clone(), core.sender.clone());
             self.vcpus
-                .push(VcpuThread::spawn(index, fd, memory, buses, pause, events)?);
+                .push(VcpuThread::spawn(index, fd, world.clone())?);
         }
         self.core.status.count_boot();
         Ok(())

@@ -34,6 +34,7 @@ mod config;
 mod error;
 mod image;
 mod machine;
+pub(crate) mod one_cpu;
 mod process;
 mod qemu;
 mod run;
