@@ -81,9 +81,11 @@ fn after_help() -> String {
 impl Command {
     fn without_reader(&self) -> WithoutReader {
         match self {
-            Self::List(_) | Self::Show { .. } | Self::Check { .. } | Self::Judge(_) => {
-                WithoutReader::End
-            }
+            Self::List(_)
+            | Self::Show { .. }
+            | Self::Check { .. }
+            | Self::Explain(_)
+            | Self::Judge(_) => WithoutReader::End,
             Self::Run(_) | Self::Replay(_) | Self::Demo(_) | Self::RunOne(_) => WithoutReader::GoOn,
         }
     }
