@@ -1,8 +1,8 @@
 //! Requests that wait for another request which shares a frame to reach a point.
 //!
 //! Only what happens after the parking counts. With nobody waiting, [`Watches::reached`] is one load; else it looks at
-//! those only who wait in the same neighbourhood of guest memory, however many wait elsewhere. Lock order: a device, then
-//! the watches, then an inbox or the tracer.
+//! those only who wait for the same frames, however many wait elsewhere. Lock order: a device, then the watches, then an
+//! inbox or the tracer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use crate::trace::event::{FRAME_SIZE, GuestRange, Point, ReleaseCause, RequestId
 use super::action::SameFrame;
 use super::inbox::{Inbox, Message, Release, Ticket};
 
-/// Guest memory in which waiters are looked for together: 64 KiB.
-const NEIGHBOURHOOD: u64 = 16 * FRAME_SIZE;
+/// Waiters over more frames than this are looked at each time, so that no guest fills the host's memory with places.
+const MAX_FRAMES: usize = 1024;
 
 /// All such waiters of a machine.
 #[derive(Debug, Default)]
@@ -28,8 +28,10 @@ pub struct Watches {
 struct Waiting {
     /// By a number that grows, so that the longest waiting is told first.
     watches: BTreeMap<u64, Watch>,
-    /// Neighbourhoods and the numbers of those who wait there.
+    /// Frames and the numbers of those who wait there.
     places: BTreeSet<(u64, u64)>,
+    /// Those who wait for too many frames to be among the places.
+    wide: BTreeSet<u64>,
     next: u64,
 }
 
@@ -128,8 +130,12 @@ impl Waiting {
     fn insert(&mut self, watch: Watch) {
         let number = self.next;
         self.next += 1;
-        let places = neighbourhoods(&watch.frames).map(|place| (place, number));
-        self.places.extend(places);
+        if is_wide(&watch.frames) {
+            self.wide.insert(number);
+        } else {
+            let places = frames(&watch.frames).map(|frame| (frame, number));
+            self.places.extend(places);
+        }
         self.watches.insert(number, watch);
     }
 
@@ -137,27 +143,30 @@ impl Waiting {
         let Some(watch) = self.watches.remove(&number) else {
             return;
         };
-        for place in neighbourhoods(&watch.frames) {
-            self.places.remove(&(place, number));
+        if !self.wide.remove(&number) {
+            for frame in frames(&watch.frames) {
+                self.places.remove(&(frame, number));
+            }
         }
     }
 
-    /// Who waits in the neighbourhoods of these ranges, in the order of parking.
+    /// Who may wait for one of these ranges, in the order of parking.
     fn near(&self, ranges: &[GuestRange]) -> BTreeSet<u64> {
-        let waits = |place| self.places.range((place, 0)..=(place, u64::MAX));
-        let near = neighbourhoods(ranges).flat_map(waits);
-        near.map(|(_, number)| *number).collect()
+        if is_wide(ranges) {
+            return self.watches.keys().copied().collect();
+        }
+        let waits = |frame| self.places.range((frame, 0)..=(frame, u64::MAX));
+        let near = frames(ranges).flat_map(waits).map(|(_, number)| *number);
+        near.chain(self.wide.iter().copied()).collect()
     }
 }
 
-fn neighbourhoods(ranges: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
-    ranges
-        .iter()
-        .filter(|range| range.len > 0)
-        .flat_map(|range| {
-            let last = range.addr.saturating_add(range.len - 1);
-            range.addr / NEIGHBOURHOOD..=last / NEIGHBOURHOOD
-        })
+fn is_wide(ranges: &[GuestRange]) -> bool {
+    frames(ranges).nth(MAX_FRAMES).is_some()
+}
+
+fn frames(ranges: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
+    ranges.iter().flat_map(|range| range.frames())
 }
 
 fn share_frame(left: &[GuestRange], right: &[GuestRange]) -> bool {
@@ -227,6 +236,37 @@ mod tests {
             1,
             "it is over"
         );
+    }
+
+    #[test]
+    fn the_longest_waiting_is_told_first_however_many_frames_it_waits_for() {
+        let watches = Watches::default();
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let what = || SameFrame {
+            point: Point::Fetched,
+            device: None,
+        };
+        let wide = [GuestRange {
+            addr: 0,
+            len: (MAX_FRAMES as u64 + 1) * FRAME_SIZE,
+        }];
+        watches.park(what(), &at(0x1000), &inbox, Ticket(1), || ());
+        watches.park(what(), &wide, &inbox, Ticket(2), || ());
+        watches.park(what(), &at(0x1200), &inbox, Ticket(3), || ());
+        watches.park(what(), &at(0x2000), &inbox, Ticket(4), || ());
+        watches.reached(Point::Fetched, &at(0x1e00), &inbox, Ticket(9), || {
+            request("b")
+        });
+        let mut messages = Vec::new();
+        inbox.take(&mut messages);
+        let tickets = messages.iter().map(|message| match message {
+            Message::Release(release) => release.ticket.0,
+            Message::Stop => 0,
+        });
+        assert_eq!(tickets.collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(watches.lock().places.len(), 1, "one still waits");
+        watches.forget(&inbox);
+        assert!(watches.lock().places.is_empty() && watches.lock().wide.is_empty());
     }
 
     #[test]
