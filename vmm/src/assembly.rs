@@ -17,7 +17,7 @@ use pincushion_devices::trace::event::GuestRange;
 use pincushion_devices::trace::{JsonLines, Tracer};
 
 use crate::config::{BlkConfig, ConsoleTarget, DiskBackend, NetConfig, VmConfig};
-use crate::machine::MachineConfig;
+use crate::machine::{MAX_WORKERS, MachineConfig};
 use crate::memory;
 use crate::net::{self, NetError};
 use crate::persistent_memory::{self, PersistentMemoryError, Wanted};
@@ -231,6 +231,7 @@ fn device(config: &BlkConfig, context: &Context) -> Result<SharedDevice, Assembl
     let blk = blk::BlkConfig {
         fetch: config.fetch,
         read_only: config.read_only,
+        queues: config.queues,
         hash: context.tracer().is_on(),
         ..blk::BlkConfig::new(&id)
     };
@@ -296,6 +297,11 @@ impl VmConfig {
             memory_bytes: self.memory,
             on_reset: self.on_reset,
             transport: self.transport,
+            workers: self.workers.unwrap_or_else(|| {
+                let most = self.blk.iter().map(|blk| blk.queues).max().unwrap_or(1);
+                u8::try_from(most).unwrap_or(MAX_WORKERS)
+            }),
+            cpu_affinity: self.cpu_affinity.clone(),
             ..MachineConfig::new(self.kernel.clone().unwrap_or_default())
         }
     }

@@ -94,8 +94,8 @@ impl DeviceManager {
         self.slots.iter().try_for_each(|slot| slot.connect(vm))
     }
 
-    /// What the device thread waits for.
-    pub(crate) fn sources(&self) -> Vec<Source> {
+    /// What the device threads wait for: of each queue its kick and its wake.
+    pub(crate) fn sources(&self) -> Vec<[Source; 2]> {
         let by_mmio = self
             .slots
             .iter()
@@ -121,13 +121,14 @@ impl DeviceManager {
     }
 }
 
-fn sources_of(device: &SharedDevice, kicks: &[Arc<EventFd>]) -> Vec<Source> {
-    let queues = lock(device).queues();
-    let kick = |(queue, event): (SharedQueue, &Arc<EventFd>)| Source::Kick {
-        queue,
-        event: event.clone(),
+fn sources_of(device: &SharedDevice, kicks: &[Arc<EventFd>]) -> Vec<[Source; 2]> {
+    let of_queue = |(queue, event): (SharedQueue, &Arc<EventFd>)| {
+        let kick = Source::Kick {
+            queue: queue.clone(),
+            event: event.clone(),
+        };
+        [kick, Source::Wake { queue }]
     };
-    let mut sources: Vec<_> = queues.clone().into_iter().zip(kicks).map(kick).collect();
-    sources.extend(queues.into_iter().map(|queue| Source::Wake { queue }));
-    sources
+    let queues = lock(device).queues();
+    queues.into_iter().zip(kicks).map(of_queue).collect()
 }

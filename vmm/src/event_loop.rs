@@ -1,6 +1,6 @@
-//! The device thread: waits for kicks, for devices that want to go on, and for the terminal.
+//! A device thread: waits for kicks, for devices that want to go on, and for the terminal.
 //!
-//! Promises: one thread for all devices, however many requests they hold; a kick reaches its device exactly once per
+//! Promises: no thread per request, however many are held; a kick reaches its queue exactly once per
 //! write to its eventfd, or coalesced with others of the same queue. The thread ends when the loop is dropped. While it is
 //! paused, kicks and wakes wait in their descriptors and nothing of them is lost; the terminal is served all the same.
 

@@ -1,5 +1,6 @@
 //! The KVM machine of Pincushion, and the commands of the binary `pincushion`.
 
+pub mod affinity;
 pub mod agent_port;
 pub mod assembly;
 pub mod boot;

@@ -1,5 +1,7 @@
 //! What a disk is, besides a [`Backend`].
 
+use std::io;
+
 use super::work::Backend;
 
 /// What a disk is.
@@ -21,4 +23,12 @@ pub struct Geometry {
 pub trait Disk: Backend {
     /// What the disk is.
     fn geometry(&self) -> Geometry;
+    /// The same disk once more, for another queue: both see each other's completed writes, and a flush by one is a flush of
+    /// what either has completed.
+    ///
+    /// # Errors
+    /// `Unsupported` from a disk that one queue has for itself, or the host has no descriptor left.
+    fn another(&self) -> io::Result<Box<dyn Disk>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

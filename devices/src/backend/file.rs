@@ -32,11 +32,20 @@ impl FileDisk {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &FileOptions) -> Result<Self, OpenError> {
-        Ok(Self {
-            image: Image::open(options)?,
+        Ok(Self::of(Image::open(options)?))
+    }
+
+    /// The same disk, for another queue.
+    pub(super) fn same(&self) -> Self {
+        Self::of(self.image.clone())
+    }
+
+    fn of(image: Image) -> Self {
+        Self {
+            image,
             segments: Segments::default(),
             zeros: None,
-        })
+        }
     }
 
     pub(super) fn image(&self) -> &Image {
@@ -227,6 +236,10 @@ fn to_index(len: u64) -> usize {
 impl Disk for FileDisk {
     fn geometry(&self) -> Geometry {
         self.image.geometry()
+    }
+
+    fn another(&self) -> io::Result<Box<dyn Disk>> {
+        Ok(Box::new(self.same()))
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Deref;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::direct::Alignment;
 use super::disk::Geometry;
@@ -30,10 +32,10 @@ pub struct FileOptions {
     pub direct: bool,
 }
 
-/// An image, open and locked.
-#[derive(Debug)]
+/// An image, open and locked. Clones are the same open file.
+#[derive(Debug, Clone)]
 pub(super) struct Image {
-    pub(super) file: File,
+    pub(super) file: Arc<LockedFile>,
     pub(super) path: PathBuf,
     pub(super) capacity_bytes: u64,
     pub(super) read_only: bool,
@@ -79,7 +81,7 @@ impl Image {
             Zeroing::probe(&file, size)
         };
         Ok(Self {
-            file,
+            file: Arc::new(LockedFile(file)),
             path: path.into(),
             capacity_bytes: size,
             read_only: options.read_only,
@@ -131,9 +133,21 @@ impl Image {
     }
 }
 
-impl Drop for Image {
+/// The open image. Its lock goes when the last queue that works on it lets it go.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
     fn drop(&mut self) {
-        unlock_image(&self.file);
+        unlock_image(&self.0);
     }
 }
 

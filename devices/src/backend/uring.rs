@@ -69,8 +69,12 @@ impl UringDisk {
     /// # Errors
     /// See [`OpenError`]; [`OpenError::NoUring`] if the host refuses io_uring or has one from before Linux 5.6.
     pub fn open(options: &FileOptions) -> Result<Self, OpenError> {
+        Self::of(FileDisk::open(options)?)
+    }
+
+    /// A ring for `disk`.
+    fn of(disk: FileDisk) -> Result<Self, OpenError> {
         let refuse = |attempt| move |source| OpenError::NoUring { attempt, source };
-        let disk = FileDisk::open(options)?;
         let ring = IoUring::new(ENTRIES).map_err(refuse("set up a ring"))?;
         require_opcodes(&ring).map_err(refuse("use the ring for files"))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -340,6 +344,12 @@ fn require_opcodes(ring: &IoUring) -> io::Result<()> {
 impl Disk for UringDisk {
     fn geometry(&self) -> Geometry {
         self.disk.geometry()
+    }
+
+    /// With a ring of its own.
+    fn another(&self) -> io::Result<Box<dyn Disk>> {
+        let disk = Self::of(self.disk.same()).map_err(io::Error::other)?;
+        Ok(Box::new(disk))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX,
+    VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -33,6 +33,8 @@ pub struct BlkConfig {
     pub fetch: Fetch,
     /// Greatest size of the queue: a power of two up to 32768.
     pub queue_size: u16,
+    /// Number of queues, at least 1; more than one need a disk that several can work on ([`crate::backend::Disk::another`]).
+    pub queues: u16,
     /// Hash the payloads of writes.
     pub hash: bool,
     /// Hold frames in the ledger; off only to measure what that costs.
@@ -75,6 +77,7 @@ impl BlkConfig {
             read_only: false,
             fetch: Fetch::Late,
             queue_size: 256,
+            queues: 1,
             hash: true,
             ledger: true,
             limits: Limits::default(),
@@ -115,6 +118,7 @@ impl BlkConfig {
         ];
         let optional = [
             (read_only, VIRTIO_BLK_F_RO),
+            (self.queues > 1, VIRTIO_BLK_F_MQ),
             (disk.discard && !read_only, VIRTIO_BLK_F_DISCARD),
             (disk.write_zeroes && !read_only, VIRTIO_BLK_F_WRITE_ZEROES),
         ];
@@ -142,7 +146,7 @@ impl BlkConfig {
         put(26, &1u16.to_le_bytes());
         put(28, &1u32.to_le_bytes());
         put(32, &[u8::from(writeback)]);
-        put(34, &1u16.to_le_bytes());
+        put(34, &self.queues.to_le_bytes());
         put(36, &self.limits.discard_sectors.to_le_bytes());
         put(40, &self.limits.discard_segments.to_le_bytes());
         put(44, &(disk.block_size / 512).to_le_bytes());
@@ -189,6 +193,9 @@ mod tests {
         assert_eq!((word(0), word(4)), (2048, 0));
         assert_eq!((word(8), word(12), word(20)), (64 << 10, 62, 4096));
         assert_eq!((space[32], space[34]), (1, 1));
+        config.queues = 4;
+        assert_eq!(config.space(&DISK, true)[34], 4);
+        assert_ne!(config.features(&DISK) & 1 << VIRTIO_BLK_F_MQ, 0);
         assert_eq!((word(40), word(44), space[56]), (16, 8, 1));
     }
 

@@ -21,9 +21,10 @@ use super::request::BlkLogic;
 pub struct BlkDevice {
     config: BlkConfig,
     geometry: Geometry,
-    queue_sizes: [u16; 1],
+    queue_sizes: Vec<u16>,
     wce_negotiated: bool,
-    handler: Arc<Mutex<Handler<BlkLogic>>>,
+    /// One for each queue, at least one.
+    handlers: Vec<Arc<Mutex<Handler<BlkLogic>>>>,
     queues: Queues,
 }
 
@@ -53,13 +54,17 @@ impl BlkDevice {
             hash: config.hash,
             ledger: config.ledger,
         };
-        let logic = BlkLogic::new(&config, &geometry);
         let mut queues = Queues::new(&config.name, context.clone());
-        let handler = Handler::new(&config.name, 0, logic, disk, context, options)?;
+        let mut handlers = Vec::new();
+        for (queue, disk) in (0..).zip(disks(disk, config.queues)?) {
+            let logic = BlkLogic::new(&config, &geometry);
+            let handler = Handler::new(&config.name, queue, logic, disk, context.clone(), options)?;
+            handlers.push(queues.add(handler));
+        }
         Ok(Self {
-            handler: queues.add(handler),
+            queue_sizes: vec![config.queue_size; handlers.len()],
+            handlers,
             queues,
-            queue_sizes: [config.queue_size],
             wce_negotiated: false,
             geometry,
             config,
@@ -68,14 +73,32 @@ impl BlkDevice {
 }
 
 impl BlkDevice {
-    fn handler(&self) -> MutexGuard<'_, Handler<BlkLogic>> {
-        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
+    fn handlers(&self) -> impl Iterator<Item = MutexGuard<'_, Handler<BlkLogic>>> {
+        self.handlers
+            .iter()
+            .map(|handler| handler.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the guest's writes stay in the host's cache until a flush.
     fn set_writeback(&self, writeback: bool) {
-        self.handler().logic_mut().writeback = writeback;
+        for mut handler in self.handlers() {
+            handler.logic_mut().writeback = writeback;
+        }
     }
+}
+
+/// One disk for each queue, all of them the same.
+fn disks(disk: Box<dyn Disk>, queues: u16) -> io::Result<Vec<Box<dyn Disk>>> {
+    if queues == 0 {
+        let message = "a block device has at least one queue";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut disks = vec![disk];
+    for _ in 1..queues {
+        let another = disks[0].another()?;
+        disks.push(another);
+    }
+    Ok(disks)
 }
 
 impl VirtioDevice for BlkDevice {
@@ -96,7 +119,8 @@ impl VirtioDevice for BlkDevice {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let writeback = self.handler().logic().writeback;
+        let first = self.handlers().next();
+        let writeback = first.is_some_and(|handler| handler.logic().writeback);
         let space = self.config.space(&self.geometry, writeback);
         let rest = usize::try_from(offset)
             .ok()

@@ -234,6 +234,7 @@ pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice
     let config = BlkConfig {
         read_only: disk.read_only,
         fetch: disk.fetch,
+        queues: disk.queues,
         ..BlkConfig::new(&disk.id)
     };
     let device =
@@ -254,6 +255,7 @@ mod tests {
             fetch: pincushion_devices::trace::event::Fetch::Late,
             read_only: false,
             backend: Backend::File,
+            queues: 1,
         }
     }
 

@@ -222,6 +222,7 @@ pub(super) fn config(
         cmdline: format!("{CMDLINE} {}", vm.cmdline).trim_end().to_owned(),
         vcpus: vm.cpus,
         transport: vm.transport,
+        workers: vm.workers,
         memory_bytes: memory,
         ..MachineConfig::new(kernel)
     }

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use pincushion_devices::fault::Plan;
 use pincushion_devices::pmem::ALIGNMENT as PMEM_ALIGNMENT;
 use pincushion_devices::toml_error::{explain, nearest};
+use pincushion_vmm::machine::MAX_WORKERS;
 use toml::Value;
 
 use super::interpolate::placeholders;
-use super::model::{Awaited, BALLOON, BalloonAct, Content, Disk, HostCheck, Pmem, Scenario, Step};
+use super::model::{
+    Awaited, BALLOON, Backend, BalloonAct, Content, Disk, HostCheck, Pmem, Scenario, Step,
+};
 
 /// Where the problem is (`step`, `rule` or `disk`, and its index), and what it is.
 type Problem = (Option<(&'static str, usize)>, String);
@@ -41,6 +44,12 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
         return Err(whole(format!(
             "vm.cpus = {}: use 1 to 16",
             scenario.vm.cpus
+        )));
+    }
+    if !(1..=MAX_WORKERS).contains(&scenario.vm.workers) {
+        return Err(whole(format!(
+            "vm.workers = {}: use 1 to {MAX_WORKERS}",
+            scenario.vm.workers
         )));
     }
     size(&scenario.vm.memory).map_err(|problem| whole(format!("vm.memory: {problem}")))?;
@@ -105,6 +114,14 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
             return Err(wrong(format!(
                 "size = {bytes} bytes: it must be a multiple of 2 MiB"
             )));
+        }
+        if !(1..=64).contains(&disk.queues) {
+            return Err(wrong(format!("queues = {}: use 1 to 64", disk.queues)));
+        }
+        if disk.queues > 1 && disk.backend == Backend::Volatile {
+            return Err(wrong(
+                "backend = \"volatile\" has one queue: use `file` or `uring`".into(),
+            ));
         }
         if disk.content != Content::Ext4 && !disk.files.is_empty() {
             return Err(wrong("only content = \"ext4\" holds files".into()));

@@ -77,6 +77,8 @@ pub struct Vm {
     pub initrd: Initrd,
     /// How the guest finds its devices: `mmio` or `pci`.
     pub transport: Transport,
+    /// Threads that serve the devices' queues, 1 to 64.
+    pub workers: u8,
     /// Longest time of the whole run in seconds, on the host's clock.
     pub limit_s: u64,
 }
@@ -90,6 +92,7 @@ impl Default for Vm {
             format: KernelFormat::Elf,
             initrd: Initrd::Agent,
             transport: Transport::default(),
+            workers: 1,
             limit_s: 420,
         }
     }
@@ -139,6 +142,13 @@ pub struct Disk {
     /// How the image is read and written.
     #[serde(default)]
     pub backend: Backend,
+    /// Number of queues; more than one need the backend `file` or `uring`.
+    #[serde(default = "one_queue")]
+    pub queues: u16,
+}
+
+fn one_queue() -> u16 {
+    1
 }
 
 /// The balloon's name in rules and events.
@@ -193,6 +203,7 @@ impl Pmem {
             fetch: Fetch::default(),
             read_only: false,
             backend: Backend::default(),
+            queues: 1,
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use pincushion_devices::fault::Rule;
 
 use crate::config::{
-    BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, NetConfig, OnReset, PmemConfig,
+    BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, CpuList, NetConfig, OnReset, PmemConfig,
     Transport, VmConfig, key_values, units,
 };
 
@@ -43,6 +43,12 @@ pub struct RunArgs {
     /// How the guest finds its devices: mmio (at most 15) or pci (at most 248) [default: mmio]
     #[arg(long, value_name = "HOW", value_parser = parse_transport)]
     transport: Option<Transport>,
+    /// Threads that serve the devices' queues [default: as many as the disk with the most queues has]
+    #[arg(long, value_name = "N")]
+    workers: Option<u8>,
+    /// Host CPUs that the vCPUs run on, one for each, as in 0,2-4 [default: anywhere]
+    #[arg(long, value_name = "LIST")]
+    cpu_affinity: Option<CpuList>,
     /// Longest time for the whole run, as in 90s; then it counts as a hang [default: none]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     limit: Option<std::time::Duration>,
@@ -64,7 +70,7 @@ pub struct RunArgs {
     /// Open a gate of the plan from the start; may be repeated
     #[arg(long = "open-gate", value_name = "NAME")]
     pub open_gates: Vec<String>,
-    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late]; may be repeated
+    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late][,queues=N]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
     /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N]; [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
@@ -100,6 +106,8 @@ impl RunArgs {
         set(&mut config.on_reset, self.on_reset);
         set(&mut config.transport, self.transport);
         config.virtio_console = self.virtio_console.or(config.virtio_console);
+        set(&mut config.cpu_affinity, self.cpu_affinity);
+        config.workers = self.workers.or(config.workers);
         config.kernel = self.kernel.or(config.kernel);
         config.initrd = self.initrd.or(config.initrd);
         config.limit = self.limit.or(config.limit);

@@ -27,6 +27,35 @@ pub struct BlkConfig {
     /// When a write's payload is read from guest memory.
     #[serde(default)]
     pub fetch: Fetch,
+    /// Number of queues, 1 to 64 (VIRTIO_BLK_F_MQ). The guest uses at most one for each vCPU.
+    #[serde(default = "one_queue")]
+    pub queues: u16,
+}
+
+/// Most queues of a disk.
+const MAX_QUEUES: u16 = 64;
+
+fn one_queue() -> u16 {
+    1
+}
+
+impl BlkConfig {
+    /// Whether the values go together.
+    ///
+    /// # Errors
+    /// What does not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.queues == 0 || self.queues > MAX_QUEUES {
+            return Err(format!(
+                "queues={}: a disk has 1 to {MAX_QUEUES}",
+                self.queues
+            ));
+        }
+        if self.queues > 1 && self.backend == DiskBackend::Memory {
+            return Err("backend=memory has one queue: use backend=file or uring".into());
+        }
+        Ok(())
+    }
 }
 
 /// How a disk's bytes are read and written.

@@ -17,4 +17,5 @@ pub use net::NetConfig;
 pub use pmem::PmemConfig;
 pub use vm::{ConfigError, ConsoleTarget, VmConfig};
 
+pub use crate::affinity::CpuList;
 pub use crate::machine::{OnReset, Transport};

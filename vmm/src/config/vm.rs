@@ -12,8 +12,9 @@ use super::blk::BlkConfig;
 use super::net::NetConfig;
 use super::pmem::PmemConfig;
 use super::units;
+use crate::affinity::{AffinityError, CpuList};
 use crate::layout::MAX_VCPUS;
-use crate::machine::{OnReset, Transport};
+use crate::machine::{MAX_WORKERS, OnReset, Transport};
 
 /// Least memory that any kernel boots with, in bytes.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -49,6 +50,12 @@ pub struct VmConfig {
     /// How the guest finds its devices: `mmio` or `pci`.
     #[serde(default)]
     pub transport: Transport,
+    /// Threads that serve the devices' queues; absent: as many as the disk with the most queues has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u8>,
+    /// Host CPUs that the vCPUs run on, one for each, as in `0,2-4`; absent: anywhere.
+    #[serde(default, skip_serializing_if = "CpuList::is_empty")]
+    pub cpu_affinity: CpuList,
     /// Longest time that the whole run may take; then it is a hang. Absent: no limit.
     #[serde(
         default,
@@ -131,6 +138,8 @@ impl Default for VmConfig {
             virtio_console: None,
             on_reset: OnReset::default(),
             transport: Transport::default(),
+            workers: None,
+            cpu_affinity: CpuList::default(),
             limit: None,
             plan: None,
             faults: Vec::new(),
@@ -194,6 +203,18 @@ impl VmConfig {
         {
             return wrong("--virtio-console stdio: the serial console has the terminal; add --console off, or --console file=PATH".into());
         }
+        if let Some(workers) = self.workers.filter(|n| *n == 0 || *n > MAX_WORKERS) {
+            return wrong(format!(
+                "--workers {workers}: a machine has 1 to {MAX_WORKERS} threads for its queues"
+            ));
+        }
+        // Whether each host CPU is there is asked when the machine is made.
+        if let Err(error @ AffinityError::Count { .. }) = self
+            .cpu_affinity
+            .check(u8::try_from(self.cpus).unwrap_or(u8::MAX))
+        {
+            return wrong(error.to_string());
+        }
         let blk = (0..).zip(&mut self.blk);
         let pmem = (0..).zip(&mut self.pmem);
         let blk = blk.map(|(index, one)| ("blk", index, &mut one.id));
@@ -211,6 +232,12 @@ impl VmConfig {
             }
             if !names.insert(name.clone()) {
                 return wrong(format!("--{kind} id={name}: two devices have this name"));
+            }
+        }
+        for blk in &self.blk {
+            if let Err(problem) = blk.check() {
+                let name = blk.id.as_deref().unwrap_or_default();
+                return wrong(format!("--blk id={name}: {problem}"));
             }
         }
         for (index, net) in self.net.iter_mut().enumerate() {
@@ -355,6 +382,7 @@ mod tests {
                         direct: false,
                         backend: super::super::DiskBackend::default(),
                         fetch: pincushion_devices::trace::event::Fetch::Late,
+                        queues: 1,
                     });
                 }
             })

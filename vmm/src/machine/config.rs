@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::layout::{CMDLINE_MAX, MAX_VCPUS};
 
 use super::error::MachineError;
+use crate::affinity::CpuList;
 
 /// What happens when the guest resets the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub enum Transport {
     Pci,
 }
 
+/// Most threads that serve queues.
+pub const MAX_WORKERS: u8 = 64;
+
 /// A machine before it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineConfig {
@@ -47,6 +51,10 @@ pub struct MachineConfig {
     pub on_reset: OnReset,
     /// How the guest finds its virtio devices.
     pub transport: Transport,
+    /// Threads that serve the devices' queues, 1 to [`MAX_WORKERS`]; each serves every so many-th queue.
+    pub workers: u8,
+    /// Where the vCPUs' threads run.
+    pub cpu_affinity: CpuList,
 }
 
 impl MachineConfig {
@@ -61,6 +69,8 @@ impl MachineConfig {
             memory_bytes: 512 << 20,
             on_reset: OnReset::Exit,
             transport: Transport::default(),
+            workers: 1,
+            cpu_affinity: CpuList::default(),
         }
     }
 

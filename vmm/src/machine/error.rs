@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::affinity::AffinityError;
 use crate::boot::initrd::InitrdError;
 use crate::boot::kernel::KernelError;
 use crate::layout::{CMDLINE_MAX, MAX_VCPUS};
@@ -31,6 +32,9 @@ pub enum MachineError {
         /// How many there can be.
         room: usize,
     },
+    /// vCPUs cannot run where they should.
+    #[error(transparent)]
+    Affinity(#[from] AffinityError),
     /// `/dev/kvm` does not exist.
     #[error(
         "there is no /dev/kvm on this host: `pincushion nested -- run ...` needs none; `pincushion doctor` says more"

@@ -19,7 +19,7 @@ pub(crate) mod pause;
 mod remote;
 mod running;
 
-pub use config::{MachineConfig, OnReset, Transport};
+pub use config::{MAX_WORKERS, MachineConfig, OnReset, Transport};
 pub use error::MachineError;
 pub use exit::Exit;
 pub use parts::{Machine, Parts};

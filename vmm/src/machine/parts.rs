@@ -88,6 +88,7 @@ impl Machine {
     /// [`MachineError`]. What the user can get wrong (sizes, files) is refused before KVM is opened.
     pub fn new(config: MachineConfig, parts: Parts) -> Result<Self, MachineError> {
         config.check()?;
+        config.cpu_affinity.check(config.vcpus)?;
         let ram: Memory = Arc::new(memory::create(config.memory_bytes)?);
         let memory = region::join(&ram, &parts.regions)?;
         let loaded = load_files(&config, &ram)?;

@@ -47,7 +47,7 @@ pub struct Running {
     // In the order in which they have to go: vCPUs, their VM, the device thread, then what all of them use.
     vcpus: Vec<VcpuThread>,
     vm: Option<Vm>,
-    event_loop: Option<EventLoop>,
+    workers: Vec<EventLoop>,
     terminal: Option<RawTerminal>,
     core: Core,
     events: Receiver<MachineEvent>,
@@ -72,21 +72,28 @@ impl Running {
                 .map_err(MachineError::host("switch the terminal to raw mode"))?,
             Input::None => None,
         };
-        let mut sources = core.devices.sources();
-        if core.input == Input::Terminal {
-            sources.push(keyboard(&core));
+        let mut sources = spread(core.devices.sources(), core.config.workers);
+        if core.input == Input::Terminal
+            && let Some(first) = sources.first_mut()
+        {
+            first.push(keyboard(&core));
         }
-        let panicked = core.sender.clone();
-        let on_panic = move || {
-            // A closed channel means that the machine is gone.
-            let _ = panicked.send(MachineEvent::DevicesFailed);
+        let start = |sources: Vec<Source>| {
+            let panicked = core.sender.clone();
+            let on_panic = move || {
+                // A closed channel means that the machine is gone.
+                let _ = panicked.send(MachineEvent::DevicesFailed);
+            };
+            EventLoop::spawn(sources, on_panic).map_err(MachineError::host("start a device thread"))
         };
-        let event_loop = EventLoop::spawn(sources, on_panic)
-            .map_err(MachineError::host("start the device thread"))?;
+        let workers = sources
+            .into_iter()
+            .map(start)
+            .collect::<Result<_, MachineError>>()?;
         let mut running = Self {
             vcpus: Vec::new(),
             vm: None,
-            event_loop: Some(event_loop),
+            workers,
             terminal,
             core,
             events,
@@ -283,7 +290,7 @@ impl Running {
         let failed = if !pause.await_standing(running, nudge, STAND_LIMIT) {
             Some("a vCPU does not come back from a device; the machine runs on".to_owned())
         } else {
-            let paused = self.event_loop.as_ref().map_or(Ok(()), EventLoop::pause);
+            let paused = self.workers.iter().try_for_each(EventLoop::pause);
             paused
                 .err()
                 .map(|error| format!("the device thread does not pause: {error}"))
@@ -297,7 +304,7 @@ impl Running {
     }
 
     fn resume(&mut self) -> Result<(), OrderError> {
-        let resumed = self.event_loop.as_ref().map_or(Ok(()), EventLoop::resume);
+        let resumed = self.workers.iter().try_for_each(EventLoop::resume);
         resumed.map_err(|error| {
             OrderError::Failed(format!("the device thread does not go on: {error}"))
         })?;
@@ -317,8 +324,11 @@ impl Running {
             events: self.core.sender.clone(),
         };
         for (index, fd) in (0..).zip(vcpus) {
-            self.vcpus
-                .push(VcpuThread::spawn(index, fd, world.clone())?);
+            // Who names host CPUs knows better.
+            let named = self.core.config.cpu_affinity.of_vcpu(index);
+            let mut world = world.clone();
+            world.cpu = named.or(world.cpu);
+            self.vcpus.push(VcpuThread::spawn(index, fd, world)?);
         }
         self.core.status.count_boot();
         Ok(())
@@ -374,7 +384,7 @@ impl Running {
     fn shut_down(&mut self) {
         self.stop_vcpus();
         self.vm = None;
-        self.event_loop = None;
+        self.workers.clear();
         self.core.buses.ports.reset();
         self.terminal = None;
     }
@@ -403,6 +413,16 @@ fn is_stop(event: &MachineEvent) -> bool {
         MachineEvent::Order { order, .. } => *order == Order::PowerOff,
         _ => false,
     }
+}
+
+/// The sources of each worker: the queues in turn.
+fn spread(queues: Vec<[Source; 2]>, workers: u8) -> Vec<Vec<Source>> {
+    let count = usize::from(workers).min(queues.len()).max(1);
+    let mut spread: Vec<Vec<Source>> = (0..count).map(|_| Vec::new()).collect();
+    for (index, sources) in queues.into_iter().enumerate() {
+        spread[index % count].extend(sources);
+    }
+    spread
 }
 
 /// Standard input, for as long as it is open.

@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "each test program uses its part of this module")]
 
+pub mod bell;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -57,6 +59,25 @@ impl Payload {
         self.code(&[0xc7, 0x05])
             .code(&address.to_le_bytes())
             .code(&value.to_le_bytes())
+    }
+
+    /// `mov byte [address], value`
+    pub fn store_byte(self, address: u32, value: u8) -> Self {
+        self.code(&[0xc6, 0x05])
+            .code(&address.to_le_bytes())
+            .code(&[value])
+    }
+
+    /// `mov word [address], value`
+    pub fn store_word(self, address: u32, value: u16) -> Self {
+        self.code(&[0x66, 0xc7, 0x05])
+            .code(&address.to_le_bytes())
+            .code(&value.to_le_bytes())
+    }
+
+    /// `mov al, [address]`
+    pub fn load_byte(self, address: u32) -> Self {
+        self.code(&[0xa0]).code(&address.to_le_bytes())
     }
 
     /// Repeats `mov eax, [address]` until one of the bits in `mask` is set.
