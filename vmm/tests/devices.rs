@@ -1,13 +1,16 @@
-//! Virtio devices in a machine: windows, kicks by ioeventfd, interrupts by irqfd, reset. Skipped without KVM.
+//! Virtio devices by virtio-mmio in a machine: windows, kicks by ioeventfd, interrupts by irqfd, reset. Skipped without KVM.
 
 mod support;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pincushion_vmm::machine::{Exit, MachineConfig, MachineError, OnReset, Parts};
+use pincushion_vmm::machine::{
+    Exit, Machine, MachineConfig, MachineError, OnReset, Parts, Transport,
+};
 use support::bell::Bell;
-use support::{Payload, machine, machine_with};
+use support::{Payload, machine_with};
 
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -17,6 +20,16 @@ const DRIVER_FEATURES: u32 = WINDOW + 0x20;
 const DRIVER_FEATURES_SEL: u32 = WINDOW + 0x24;
 const QUEUE_NOTIFY: u32 = WINDOW + 0x50;
 const STATUS: u32 = WINDOW + 0x70;
+
+/// A machine of one vCPU and 4 MiB with the kernel at `path`.
+fn machine(path: &Path, parts: Parts) -> Option<Machine> {
+    let config = MachineConfig {
+        memory_bytes: 4 << 20,
+        transport: Transport::Mmio,
+        ..MachineConfig::new(path)
+    };
+    machine_with(config, parts)
+}
 
 /// Enables the local APIC and gives I/O APIC pin 16, the line of the first device, to vector 0x40.
 fn with_interrupt_line() -> Payload {
@@ -112,6 +125,7 @@ fn a_rebooting_guest_finds_its_devices_reset_and_working() {
     let kernel = payload.to_kernel();
     let config = MachineConfig {
         memory_bytes: 4 << 20,
+        transport: Transport::Mmio,
         on_reset: OnReset::Reboot,
         ..MachineConfig::new(kernel.path())
     };
@@ -152,6 +166,7 @@ fn there_are_fifteen_windows_and_a_sixteenth_device_is_refused() {
     );
     let config = MachineConfig {
         memory_bytes: 4 << 20,
+        transport: Transport::Mmio,
         ..MachineConfig::new(kernel.path())
     };
     let refused = pincushion_vmm::machine::Machine::new(

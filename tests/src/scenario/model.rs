@@ -75,7 +75,7 @@ pub struct Vm {
     pub format: KernelFormat,
     /// The initial RAM disk.
     pub initrd: Initrd,
-    /// How the guest finds its devices: `mmio` or `pci`.
+    /// How the guest finds its devices: `pci` or `mmio`.
     pub transport: Transport,
     /// Threads that serve the devices' queues, 1 to 64.
     pub workers: u8,

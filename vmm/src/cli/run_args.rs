@@ -40,7 +40,7 @@ pub struct RunArgs {
     /// When the guest resets itself: exit or reboot [default: exit]
     #[arg(long, value_name = "WHAT", value_parser = parse_on_reset)]
     on_reset: Option<OnReset>,
-    /// How the guest finds its devices: mmio (at most 15) or pci (at most 248) [default: mmio]
+    /// How the guest finds its devices: pci (at most 248) or mmio (at most 15) [default: pci]
     #[arg(long, value_name = "HOW", value_parser = parse_transport)]
     transport: Option<Transport>,
     /// Threads that serve the devices' queues [default: as many as the disk with the most queues has]
@@ -157,7 +157,7 @@ fn parse_transport(text: &str) -> Result<Transport, String> {
     match text {
         "mmio" => Ok(Transport::Mmio),
         "pci" => Ok(Transport::Pci),
-        _ => Err("write `mmio` or `pci`".into()),
+        _ => Err("write `pci` or `mmio`".into()),
     }
 }
 

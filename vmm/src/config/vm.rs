@@ -47,7 +47,7 @@ pub struct VmConfig {
     /// What a reset by the guest does.
     #[serde(default)]
     pub on_reset: OnReset,
-    /// How the guest finds its devices: `mmio` or `pci`.
+    /// How the guest finds its devices: `pci` or `mmio`.
     #[serde(default)]
     pub transport: Transport,
     /// Threads that serve the devices' queues; absent: as many as the disk with the most queues has.
@@ -186,35 +186,7 @@ impl VmConfig {
         if self.kernel.is_none() {
             return wrong("no kernel: give --kernel PATH (a bzImage or an ELF vmlinux), or `kernel = ...` in the file".into());
         }
-        if self.cpus == 0 || self.cpus > u32::from(MAX_VCPUS) {
-            return wrong(format!(
-                "--cpus {}: a machine has 1 to {MAX_VCPUS} vCPUs",
-                self.cpus
-            ));
-        }
-        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(4096) {
-            return wrong(format!(
-                "--memory {}: a machine has at least {} of memory, in whole pages of 4K",
-                units::format_size(self.memory),
-                units::format_size(MIN_MEMORY)
-            ));
-        }
-        if self.virtio_console == Some(ConsoleTarget::Stdio) && self.console == ConsoleTarget::Stdio
-        {
-            return wrong("--virtio-console stdio: the serial console has the terminal; add --console off, or --console file=PATH".into());
-        }
-        if let Some(workers) = self.workers.filter(|n| *n == 0 || *n > MAX_WORKERS) {
-            return wrong(format!(
-                "--workers {workers}: a machine has 1 to {MAX_WORKERS} threads for its queues"
-            ));
-        }
-        // Whether each host CPU is there is asked when the machine is made.
-        if let Err(error @ AffinityError::Count { .. }) = self
-            .cpu_affinity
-            .check(u8::try_from(self.cpus).unwrap_or(u8::MAX))
-        {
-            return wrong(error.to_string());
-        }
+        self.check_machine()?;
         let blk = (0..).zip(&mut self.blk);
         let pmem = (0..).zip(&mut self.pmem);
         let blk = blk.map(|(index, one)| ("blk", index, &mut one.id));
@@ -269,6 +241,41 @@ impl VmConfig {
             }
         }
         Ok(self)
+    }
+
+    /// Checks what is not a device.
+    fn check_machine(&self) -> Result<(), ConfigError> {
+        let wrong = |text: String| Err(ConfigError::Value(text));
+        if self.cpus == 0 || self.cpus > u32::from(MAX_VCPUS) {
+            return wrong(format!(
+                "--cpus {}: a machine has 1 to {MAX_VCPUS} vCPUs",
+                self.cpus
+            ));
+        }
+        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(4096) {
+            return wrong(format!(
+                "--memory {}: a machine has at least {} of memory, in whole pages of 4K",
+                units::format_size(self.memory),
+                units::format_size(MIN_MEMORY)
+            ));
+        }
+        if self.virtio_console == Some(ConsoleTarget::Stdio) && self.console == ConsoleTarget::Stdio
+        {
+            return wrong("--virtio-console stdio: the serial console has the terminal; add --console off, or --console file=PATH".into());
+        }
+        if let Some(workers) = self.workers.filter(|n| *n == 0 || *n > MAX_WORKERS) {
+            return wrong(format!(
+                "--workers {workers}: a machine has 1 to {MAX_WORKERS} threads for its queues"
+            ));
+        }
+        // Whether each host CPU is there is asked when the machine is made.
+        if let Err(error @ AffinityError::Count { .. }) = self
+            .cpu_affinity
+            .check(u8::try_from(self.cpus).unwrap_or(u8::MAX))
+        {
+            return wrong(error.to_string());
+        }
+        Ok(())
     }
 }
 

@@ -25,9 +25,9 @@ pub enum OnReset {
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// Registers in windows of memory that ACPI names; at most 15 devices.
-    #[default]
     Mmio,
     /// Functions on a PCI bus, with MSI-X; at most 248 devices.
+    #[default]
     Pci,
 }
 
