@@ -170,3 +170,71 @@ impl VirtioDevice for BlkDevice {
         self.queues.services()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::backend::{DiskOptions, Engine, FileOptions, MemoryDisk, OpenError, open_disk};
+    use crate::fault::Plan;
+    use crate::trace::Tracer;
+
+    fn device(disk: Box<dyn Disk>, queues: u16) -> io::Result<BlkDevice> {
+        let context = Context::new(Plan::default(), Arc::new(Tracer::new())).unwrap();
+        let config = BlkConfig {
+            queues,
+            ..BlkConfig::new("a")
+        };
+        BlkDevice::new(config, disk, context)
+    }
+
+    fn image() -> (TempDir, DiskOptions) {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("disk.img");
+        File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        let file = FileOptions {
+            path,
+            ..FileOptions::default()
+        };
+        let engine = Engine::File;
+        (dir, DiskOptions { engine, file })
+    }
+
+    #[test]
+    fn each_queue_has_a_service_and_the_driver_is_told_how_many() {
+        let (_dir, options) = image();
+        let device = device(open_disk(&options).unwrap(), 3).unwrap();
+        assert_eq!(device.queue_max_sizes(), [256; 3]);
+        assert_eq!(device.queues().len(), 3);
+        let mut queues = [0; 2];
+        device.read_config(34, &mut queues);
+        assert_eq!(u16::from_le_bytes(queues), 3);
+    }
+
+    #[test]
+    fn an_image_is_locked_until_its_last_queue_is_gone() {
+        let (_dir, options) = image();
+        let first = open_disk(&options).unwrap();
+        let second = first.another().unwrap();
+        drop(first);
+        let refused = open_disk(&options).map(|_| ());
+        assert!(
+            matches!(refused, Err(OpenError::Locked { .. })),
+            "{refused:?}"
+        );
+        drop(second);
+        open_disk(&options).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_shared_by_queues_or_has_none_is_refused() {
+        let memory = || Box::new(MemoryDisk::new(1 << 20));
+        assert!(device(memory(), 1).is_ok());
+        let kind = |queues| device(memory(), queues).err().map(|error| error.kind());
+        assert_eq!(kind(2), Some(io::ErrorKind::Unsupported));
+        assert_eq!(kind(0), Some(io::ErrorKind::InvalidInput));
+    }
+}

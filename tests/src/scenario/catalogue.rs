@@ -31,7 +31,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "dax-longterm-refused" "dax-madvise-while-held" "dax-no-overlap" "dax-punch-while-held"
     "dax-remount-ro-while-held" "dax-rename-over-while-held" "dax-truncate-interrupted"
     "dax-truncate-other-page-while-held" "dax-unlink-mapped-while-held" "dax-zero-while-held"
-    "mixed-load" "pci-ext4" "mmio-ext4" "blk-queues"
+    "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
 );
 
 /// Parts by name.
