@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pincushion_devices::fault::Plan;
 use pincushion_vmm::assembly::Assembly;
-use pincushion_vmm::config::{BlkConfig, VmConfig, key_values};
+use pincushion_vmm::config::{BlkConfig, Transport, VmConfig, key_values};
 use pincushion_vmm::machine::{Exit, Parts};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
@@ -111,6 +111,7 @@ fn the_guest_sees_an_io_error_and_goes_on() {
             memory: 16 << 20,
             blk: vec![blk],
             events: Some(log.clone()),
+            transport: Transport::Mmio,
             ..VmConfig::default()
         };
         let config = config.resolve().expect("a machine");
