@@ -70,7 +70,8 @@ pub struct RunArgs {
     /// Open a gate of the plan from the start; may be repeated
     #[arg(long = "open-gate", value_name = "NAME")]
     pub open_gates: Vec<String>,
-    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late][,queues=N]; may be repeated
+    /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late]
+    /// [,queues=N]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
     /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N]; [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
