@@ -11,6 +11,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MQ,
 };
 
+use virtio_queue::QueueT;
+
 use crate::context::Context;
 use crate::device::{ActivateError, Activation, Setting, SharedQueue, VirtioDevice};
 use crate::queue::{Handler, Options, Queues};
@@ -169,8 +171,9 @@ impl VirtioDevice for NetDevice {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.link
-            .begin(activation.features, activation.interrupt.clone());
+        let sizes = activation.queues.iter().map(QueueT::size).collect();
+        let interrupt = activation.interrupt.clone();
+        self.link.begin(activation.features, sizes, interrupt);
         self.port().configure(1, activation.features);
         self.queues.activate(activation)
     }

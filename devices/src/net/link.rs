@@ -34,6 +34,8 @@ pub(super) struct State {
     /// Queue pairs in use.
     pub(super) pairs: u16,
     pub(super) features: u64,
+    /// Descriptors of each queue, as the driver chose them.
+    pub(super) queue_sizes: Vec<u16>,
     pub(super) mode: ReceiveMode,
     interrupt: Option<Arc<dyn Interrupt>>,
     /// One for each receive queue: makes it look at the link again.
@@ -57,6 +59,7 @@ impl Link {
             mac,
             pairs: 1,
             features: 0,
+            queue_sizes: Vec::new(),
             mode: ReceiveMode::default(),
             interrupt: None,
             pokes: Vec::new(),
@@ -109,9 +112,10 @@ impl Link {
     }
 
     /// The driver begins.
-    pub(super) fn begin(&self, features: u64, interrupt: Arc<dyn Interrupt>) {
+    pub(super) fn begin(&self, features: u64, sizes: Vec<u16>, interrupt: Arc<dyn Interrupt>) {
         let mut state = self.state();
         state.features = features;
+        state.queue_sizes = sizes;
         state.interrupt = Some(interrupt);
     }
 

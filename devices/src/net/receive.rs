@@ -3,7 +3,7 @@
 //! ```text
 //!   submit ──> waiting ──┐                      ┌── a frame that fits: the oldest buffer is done
 //!                        ├── completions ──> ───┼── several buffers (MRG_RXBUF): all of them are done
-//!   port readable ───────┘                      └── no room: the frame is dropped, the buffers stay
+//!   port readable ───────┘                      └── no room: the frame waits for more buffers; dropped where none can come
 //! ```
 //!
 //! A buffer that the plan holds before its start was not submitted yet, so it is none of these, and younger ones get the
@@ -46,6 +46,8 @@ pub(super) struct ReceiveSide {
     watched: bool,
     /// The port failed and is left alone until the next reset: its descriptor may stay readable for ever.
     failed: bool,
+    /// A frame was taken from the port that these many waiting buffers had no room for.
+    short_of: Option<(Header, usize)>,
     dropped: u64,
 }
 
@@ -72,13 +74,15 @@ impl ReceiveSide {
             poke,
             watched: false,
             failed: false,
+            short_of: None,
             dropped: 0,
         })
     }
 
     /// Watches the port exactly while a frame could be taken.
     fn watch(&mut self) {
-        let wanted = !self.failed && !self.waiting.is_empty() && self.link.is_up();
+        let has_room = self.short_of.is_none() && !self.waiting.is_empty();
+        let wanted = !self.failed && has_room && self.link.is_up();
         if wanted == self.watched {
             return;
         }
@@ -94,9 +98,35 @@ impl ReceiveSide {
         }
     }
 
+    /// Takes the next frame, if there is one and a buffer might have room for it.
+    fn next(&mut self) -> Option<Header> {
+        if self.waiting.is_empty() || !self.link.is_up() {
+            return None;
+        }
+        match self.short_of {
+            Some((_, had)) if self.waiting.len() <= had => None,
+            Some((header, _)) => {
+                self.short_of = None;
+                Some(header)
+            }
+            None => match self.receiver.receive(&mut self.frame) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    log::error!("{}: nothing is received any more: {error}", self.name);
+                    self.failed = true;
+                    None
+                }
+            },
+        }
+    }
+
     /// Gives the frame at hand to waiting buffers.
     fn deliver(&mut self, header: Header, done: &mut Vec<Completion>) {
-        let features = self.link.state().features;
+        let (features, size) = {
+            let state = self.link.state();
+            let size = state.queue_sizes.get(usize::from(self.queue));
+            (state.features, size.copied().unwrap_or(0))
+        };
         let given = header.for_driver(features);
         if header.needs_checksum() && !given.needs_checksum() {
             checksum::complete(header, &mut self.frame);
@@ -104,6 +134,11 @@ impl ReceiveSide {
         let len = LEN as u64 + self.frame.len() as u64;
         let may_spread = features & (1 << VIRTIO_NET_F_MRG_RXBUF) != 0;
         let Some(count) = buffers_for(len, &self.waiting, may_spread) else {
+            // A frame that not even all buffers of the queue can hold would block it for ever.
+            if may_spread && self.waiting.len() < usize::from(size) {
+                self.short_of = Some((header, self.waiting.len()));
+                return;
+            }
             return self.drop_frame("no buffer has room for it");
         };
         let mut bytes = given.bytes(count).to_vec();
@@ -173,6 +208,12 @@ impl Backend for ReceiveSide {
     }
 
     fn commit(&mut self) {
+        let more = self
+            .short_of
+            .is_some_and(|(_, had)| self.waiting.len() > had);
+        if more && let Err(error) = self.poke.write(1) {
+            log::error!("{}: cannot wake itself: {error}", self.name);
+        }
         self.watch();
     }
 
@@ -184,18 +225,10 @@ impl Backend for ReceiveSide {
         // Nothing to read where only the port was readable.
         let _ = self.poke.read();
         for _ in 0..FRAMES_PER_CALL {
-            if self.waiting.is_empty() || !self.link.is_up() {
+            let Some(header) = self.next() else {
                 break;
-            }
-            match self.receiver.receive(&mut self.frame) {
-                Ok(Some(header)) => self.deliver(header, done),
-                Ok(None) => break,
-                Err(error) => {
-                    log::error!("{}: nothing is received any more: {error}", self.name);
-                    self.failed = true;
-                    break;
-                }
-            }
+            };
+            self.deliver(header, done);
         }
         self.watch();
     }
@@ -207,5 +240,6 @@ impl Backend for ReceiveSide {
         }
         self.watch();
         self.failed = false;
+        self.short_of = None;
     }
 }

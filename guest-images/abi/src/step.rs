@@ -266,16 +266,28 @@ pub enum Step {
     EndChild { child: String },
     /// `echo 3 > /proc/sys/vm/drop_caches`.
     DropCaches {},
-    /// /proc/vmstat after a stat_refresh. Values: `nr_foll_pin_acquired`, `nr_foll_pin_released`, `pinned` (their difference), and
+    /// /proc/vmstat after a stat_refresh; with `until_pinned` again and again until so many pins are left, at most `limit_ms`, because the kernel lets
+    /// some go later, in a worker. Values: `nr_foll_pin_acquired`, `nr_foll_pin_released`, `pinned` (their difference), and
     /// any other of `names`.
     Counters {
         #[serde(default)]
         names: Vec<String>,
+        #[serde(default)]
+        until_pinned: Option<u64>,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
     },
     /// Writes a file of /proc or /sys whole, by one `write(2)`.
     WriteFile { path: String, text: String },
     /// Reads a file whole as text. Values: `text`, `truncated` where it was longer than [`MAX_TEXT`].
     ReadFile { path: String },
+    /// Polls a file of /proc or /sys until its text is this, line feeds at the end left away, at most `limit_ms`. Values: `text`.
+    WaitText {
+        path: String,
+        text: String,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
     /// Where the thread (or the forked child) of that name sleeps. Polls, at most `limit_ms`, until a line of `stack` contains
     /// `until`; without `until` it looks once. Values: `stack` (lines of /proc/self/task/TID/stack), `state` (`D`, `S`, `R`
     /// ...), `syscall` (the line of /proc/self/task/TID/syscall: number, arguments, or `running`).

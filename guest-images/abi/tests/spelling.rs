@@ -83,7 +83,11 @@ fn optional_fields_patterns_and_nested_steps_can_be_written_in_toml() {
         (r#"step = { op = "sync" }"#, Step::Sync {}),
         (
             r#"step = { op = "counters" }"#,
-            Step::Counters { names: vec![] },
+            Step::Counters {
+                names: vec![],
+                until_pinned: None,
+                limit_ms: 10_000,
+            },
         ),
     ];
     for (line, expected) in cases {

@@ -103,7 +103,7 @@ fn placeholder(name: &str) -> Value {
         ),
         (_, "frames" | "frame-numbers") => Value::Array(vec![Value::Integer(4096)]),
         (_, "equal" | "uniform") => Value::Boolean(true),
-        (_, "hash" | "text" | "path") => Value::String("0".into()),
+        (_, "hash" | "text" | "path" | "interface" | "bus") => Value::String("0".into()),
         _ => Value::Integer(4096),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pincushion_devices::trace::event::{Event, GuestRange, RequestId};
+use pincushion_devices::trace::event::{Event, GuestRange, Operation, RequestId};
 
 use super::fact::Fact;
 use super::request::{Index, Request, Span, Stamp};
@@ -157,10 +157,12 @@ impl Timeline {
         self.held.get(&frame).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether any request holds any frame now.
+    /// Whether any request holds any frame now, but for buffers that wait for the outside world: a network card has such all the
+    /// time.
     #[must_use]
     pub fn anything_held(&self) -> bool {
-        !self.held.is_empty()
+        let waits = |index: &Index| self[*index].operation == Operation::Receive;
+        !self.held.values().flatten().all(waits)
     }
 
     /// How the last boot ended.

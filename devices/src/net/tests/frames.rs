@@ -197,6 +197,30 @@ fn frames_without_room_are_dropped_and_told_and_the_buffer_stays() {
 }
 
 #[test]
+fn a_frame_that_needs_more_buffers_waits_for_them() {
+    let mut bench = Bench::new(Loopback::default(), MERGE, "");
+    bench.post(0, 600);
+    bench.rx.serve();
+    bench.send(&[7; 1000]);
+    assert!(bench.rx.serve().is_empty());
+    bench.post(1, 600);
+    let lens: Vec<u32> = bench.rx.serve().iter().map(|used| used.len).collect();
+    assert_eq!(lens, [600, 412]);
+    let dropped = |kind: &EventKind| matches!(kind, EventKind::FrameDropped { .. });
+    assert_eq!(bench.count(dropped), 0);
+    for frame in 0..16 {
+        bench.post(frame, 60);
+    }
+    bench.send(&[7; 1500]);
+    assert!(bench.rx.serve().is_empty());
+    assert_eq!(
+        bench.count(dropped),
+        1,
+        "not even all buffers of the queue have room"
+    );
+}
+
+#[test]
 fn a_pulled_cable_loses_what_is_sent_and_keeps_what_comes() {
     let port = Pattern {
         seed: 7,

@@ -76,7 +76,7 @@ impl Bench {
         let config = NetConfig::new("n");
         let link = Link::new("n", config.mac, context.clone());
         let interrupt = Arc::new(Counting::default());
-        link.begin(features, interrupt.clone());
+        link.begin(features, vec![16; 3], interrupt.clone());
         let mut port: Box<dyn Port> = Box::new(port);
         let (sender, receiver) = port.pair(0).unwrap();
         let port = Arc::new(Mutex::new(port));

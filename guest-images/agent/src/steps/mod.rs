@@ -164,7 +164,19 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::InChild { child, step } => process::in_child(agent, stamp, child, step),
         Step::EndChild { child } => process::end_child(agent, stamp, child),
         Step::DropCaches {} => observe::drop_caches(stamp),
-        Step::Counters { names } => observe::counters(stamp, names),
+        Step::Counters {
+            names,
+            until_pinned,
+            limit_ms,
+        } => match until_pinned {
+            Some(pinned) => wait::pinned(stamp, names, *pinned, *limit_ms),
+            None => observe::counters(stamp, names),
+        },
+        Step::WaitText {
+            path,
+            text,
+            limit_ms,
+        } => wait::text(stamp, path, text, *limit_ms),
         Step::WriteFile { path, text } => observe::write_file(stamp, path, text),
         Step::ReadFile { path } => observe::read_file(stamp, path),
         Step::WhereBlocked {

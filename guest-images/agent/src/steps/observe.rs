@@ -48,12 +48,16 @@ pub fn drop_caches(stamp: &mut Stamp<'_>) -> StepResult {
 
 /// Counters of /proc/vmstat.
 pub fn counters(stamp: &mut Stamp<'_>, names: &[String]) -> StepResult {
-    let text = stamp.around(|| {
-        // The counters lag by per-CPU batches until they are asked to be refreshed.
-        fs::write("/proc/sys/vm/stat_refresh", "1")
-            .map_err(|error| fault::io("write stat_refresh", &error))?;
-        fs::read_to_string("/proc/vmstat").map_err(|error| fault::io("read /proc/vmstat", &error))
-    })?;
+    stamp.around(|| counters_now(names))
+}
+
+/// The same without marks.
+pub fn counters_now(names: &[String]) -> StepResult {
+    // The counters lag by per-CPU batches until they are asked to be refreshed.
+    fs::write("/proc/sys/vm/stat_refresh", "1")
+        .map_err(|error| fault::io("write stat_refresh", &error))?;
+    let text = fs::read_to_string("/proc/vmstat")
+        .map_err(|error| fault::io("read /proc/vmstat", &error))?;
     let (acquired, released) = (counter(&text, ACQUIRED)?, counter(&text, RELEASED)?);
     let found = Found::nothing()
         .number(ACQUIRED, acquired)

@@ -133,6 +133,42 @@ fn state_of(stat: &str) -> &str {
     after_name.split_whitespace().next().unwrap_or("?")
 }
 
+/// Waits until a file has a text.
+pub fn text(stamp: &mut Stamp<'_>, path: &str, wanted: &str, limit_ms: u64) -> StepResult {
+    let wanted = wanted.trim_end();
+    stamp.around(|| {
+        let deadline = deadline(limit_ms);
+        loop {
+            // Some files cannot be read for a while, as `carrier` of an interface that is down.
+            let seen = fs::read_to_string(path);
+            let seen = seen.unwrap_or_else(|error| error.to_string());
+            if seen.trim_end() == wanted {
+                return Ok(Found::nothing().text("text", wanted));
+            }
+            if Instant::now() >= deadline {
+                let text = format!("{path} was {seen:?} and not {wanted:?} after {limit_ms} ms");
+                return Err(timed_out("wait-text", text));
+            }
+            pause_between_looks(LOOK);
+        }
+    })
+}
+
+/// Waits until so many pins are left. What it says at the limit is what was seen last.
+pub fn pinned(stamp: &mut Stamp<'_>, names: &[String], wanted: u64, limit_ms: u64) -> StepResult {
+    let deadline = deadline(limit_ms);
+    stamp.around(|| {
+        loop {
+            let seen = super::observe::counters_now(names)?;
+            let reached = seen.0.get("pinned") == Some(&pincushion_abi::Value::Number(wanted));
+            if reached || Instant::now() >= deadline {
+                return Ok(seen);
+            }
+            pause_between_looks(LOOK);
+        }
+    })
+}
+
 fn deadline(limit_ms: u64) -> Instant {
     const LONGEST: u64 = 24 * 3600 * 1000;
     Instant::now() + Duration::from_millis(limit_ms.min(LONGEST))
@@ -151,6 +187,21 @@ mod tests {
 
     use super::*;
     use crate::steps::testing::Bench;
+
+    #[test]
+    fn a_text_that_does_not_come_is_told_with_what_was_there() {
+        let bench = Bench::new();
+        std::fs::write(bench.path("f"), "up\n").unwrap();
+        let step =
+            |text| json!({"op": "wait-text", "path": bench.path("f"), "text": text, "limit_ms": 5});
+        bench.ok(step("up"));
+        let fault = bench.fails(step("down"));
+        assert!(
+            fault.name.contains("was \"up\\n\" and not \"down\""),
+            "{}",
+            fault.name
+        );
+    }
 
     #[test]
     fn a_path_that_exists_is_not_waited_for() {

@@ -98,7 +98,20 @@ pub fn bind_packet(socket: &OwnedFd, index: u32, ether_type: u16) -> Result<(), 
     address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(17);
     address.sll_protocol = ether_type.to_be();
     address.sll_ifindex = index.cast_signed();
-    bind(socket, &address)
+    bind(socket, &address)?;
+    // The kernel leaves ENETDOWN at the socket where the interface is down now; it may come up.
+    let (mut error, mut len) = (0_i32, 4);
+    // SAFETY: the kernel writes one int, which lives across the call.
+    check("getsockopt", unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut len,
+        )
+    })
+    .map(drop)
 }
 
 /// `bind(2)` to any kind of address.
