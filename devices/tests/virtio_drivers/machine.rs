@@ -13,6 +13,7 @@ use pincushion_devices::context::Context;
 use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::fault::Plan;
 use pincushion_devices::mock::ByHand;
+use pincushion_devices::net::{Mac, NetConfig, NetDevice, Port};
 use pincushion_devices::trace::{EventKind, Recording, Tracer};
 use pincushion_devices::transport::MmioTransport;
 use pincushion_devices::transport::pci::{Message, PciInterrupts, PciTransport};
@@ -147,6 +148,36 @@ impl Machine {
         let device: SharedDevice = Arc::new(Mutex::new(console));
         let wire = if is_pci { on_pci } else { on_mmio };
         (Self::at_work(device, tracer, log, None, wire), input)
+    }
+
+    /// A machine with a network card, on a PCI bus or not.
+    pub fn card(port: Box<dyn Port>, mac: Mac, is_pci: bool) -> Self {
+        let (tracer, log) = Tracer::recording();
+        let context = Context::new(Plan::default(), tracer.clone()).unwrap();
+        let config = NetConfig {
+            mac,
+            ..NetConfig::new("n")
+        };
+        let card = NetDevice::new(config, port, context).unwrap();
+        let device: SharedDevice = Arc::new(Mutex::new(card));
+        let wire = if is_pci { on_pci } else { on_mmio };
+        Self::at_work(device, tracer, log, None, wire)
+    }
+
+    /// The registers of a machine without a bus.
+    pub fn registers(&self) -> Registers {
+        match &self.wires {
+            Wires::Mmio(transport) => Registers(transport.clone()),
+            Wires::Pci(_) => panic!("the machine has a bus"),
+        }
+    }
+
+    /// The function of a machine with a bus.
+    pub fn function(&self) -> Function {
+        match &self.wires {
+            Wires::Pci(transport) => Function::find(transport.clone()),
+            Wires::Mmio(_) => panic!("the machine has no bus"),
+        }
     }
 
     fn with(store: Store, read_only: bool, wire: Wire) -> Option<Self> {

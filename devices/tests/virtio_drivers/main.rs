@@ -1,5 +1,5 @@
-//! A driver that we did not write (the `virtio-drivers` crate) against our registers, queues, block device and
-//! backends, without a virtual machine: the driver runs in the test's thread and the device in its own.
+//! A driver that we did not write (the `virtio-drivers` crate) against our registers, queues, block device,
+//! backends and network card, without a virtual machine: the driver runs in the test's thread and the device in its own.
 #![expect(
     clippy::unwrap_used,
     reason = "a test ends at the first surprise, helpers included"
@@ -8,6 +8,7 @@
 mod console;
 mod guest;
 mod machine;
+mod net;
 mod pci;
 
 use std::sync::mpsc::channel;
