@@ -32,6 +32,9 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "dax-remount-ro-while-held" "dax-rename-over-while-held" "dax-truncate-interrupted"
     "dax-truncate-other-page-while-held" "dax-unlink-mapped-while-held" "dax-zero-while-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
+    "net-loopback" "net-pattern" "net-receive-held"
+    "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
+    "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
 );
 
 /// Parts by name.
