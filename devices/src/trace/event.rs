@@ -12,15 +12,20 @@
 //! The ledger under-approximates: `HoldOpened` comes after the pop, and `HoldClosed` before the used index is visible to the guest. So
 //! between the two the device certainly owned the frames.
 
+mod misdeed;
+mod range;
+mod status;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
+
+pub use misdeed::{Fault, Planted};
+pub use range::{FRAME_SIZE, GuestRange};
+pub use status::Status;
 
 /// Version of the vocabulary; the first line of a log says it ([`EventKind::LogOpened`]).
 pub const VERSION: u32 = 1;
-
-/// Size of a guest frame in bytes.
-pub const FRAME_SIZE: u64 = 4096;
 
 /// Position in the order of all events of a run, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,15 +46,6 @@ pub struct RequestId {
     pub queue: u16,
     /// Count of requests fetched before it.
     pub ordinal: u64,
-}
-
-/// A piece of guest physical memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct GuestRange {
-    /// Guest physical address of its first byte.
-    pub addr: u64,
-    /// Its length in bytes.
-    pub len: u64,
 }
 
 /// Direction of a transfer, in the words of the DMA API.
@@ -95,20 +91,6 @@ pub enum Operation {
     ReportFree,
     /// Anything else that was asked for.
     Unknown,
-}
-
-/// Status byte of a block request (virtio 1.2, 5.2.6). In a log and in a plan it is a word or, where the specification
-/// has none, a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// VIRTIO_BLK_S_OK.
-    Ok,
-    /// VIRTIO_BLK_S_IOERR.
-    Ioerr,
-    /// VIRTIO_BLK_S_UNSUPP.
-    Unsupp,
-    /// A number that the specification does not know, 3 to 255.
-    Other(u8),
 }
 
 /// A point on a request's way where a rule may act and a waiter may wait.
@@ -201,80 +183,6 @@ pub struct HeldFrames {
     pub to_device: u32,
     /// Requests that write each of them.
     pub from_device: u32,
-}
-
-/// A part of the machine did something that no rule and no correct device does, because a self-test planted it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub enum Planted {
-    /// The device writes the request's frames again after it was completed.
-    TouchAfterCompletion,
-    /// A flush answers OK and does nothing.
-    LyingFlush,
-    /// The used element is never published.
-    DroppedCompletion,
-    /// The used element is published while the device goes on holding the frames, until it is reset.
-    HoldAfterCompletion,
-}
-
-/// What a device did because a rule wanted it, and no correct device does. Never a guest's doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// Its payload moved only up to this length, and the answer says so.
-    Short {
-        /// Bytes.
-        bytes: u64,
-    },
-    /// Only these parts of its payload moved, and the answer claims all.
-    Torn {
-        /// Half-open byte spans of the payload.
-        arrived: Vec<[u64; 2]>,
-    },
-    /// These bits of its payload flipped: bit `n` is bit `n % 8` of byte `n / 8`.
-    Corrupt {
-        /// Ascending.
-        bits: Vec<u64>,
-    },
-    /// It is answered with a status that is not how its work ended.
-    Status {
-        /// How its work ended; absent: it was not run.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        worked: Option<Status>,
-    },
-    /// Its completion goes on as this many-th of those that were gathered, from 0.
-    Reordered {
-        /// Its place.
-        place: u16,
-        /// How many were gathered.
-        of: u16,
-    },
-    /// Its used element is published once more.
-    Duplicate,
-    /// The device writes these ranges although the used element is published.
-    LateTouch {
-        /// Guest physical.
-        ranges: Vec<GuestRange>,
-    },
-    /// The device writes a range that no request gave it.
-    RogueTouch {
-        /// Guest physical.
-        range: GuestRange,
-    },
-    /// Its completion raises no interrupt.
-    InterruptDropped,
-    /// The interrupt of its completion is put off.
-    InterruptCoalesced,
-    /// An interrupt without a cause was raised.
-    InterruptSpurious,
-    /// Configuration change interrupts without a change were raised.
-    ConfigChanges {
-        /// How many.
-        count: u32,
-    },
-    /// The device asked for a reset (DEVICE_NEEDS_RESET) and stopped.
-    NeedsReset,
 }
 
 /// One event.
@@ -485,129 +393,6 @@ pub enum Fetch {
     Late,
 }
 
-impl GuestRange {
-    /// Guest frame numbers that it touches, ascending. Empty for an empty range; clipped at the end of the address space.
-    pub fn frames(self) -> impl Iterator<Item = u64> + Clone {
-        let last = self.addr.saturating_add(self.len.max(1) - 1);
-        let count = if self.len == 0 {
-            0
-        } else {
-            last / FRAME_SIZE - self.addr / FRAME_SIZE + 1
-        };
-        let first = self.addr / FRAME_SIZE;
-        (0..count).map(move |index| first + index)
-    }
-
-    /// Whether the two share a byte.
-    #[must_use]
-    pub fn overlaps(self, other: Self) -> bool {
-        self.len > 0
-            && other.len > 0
-            && self.addr < other.addr.saturating_add(other.len)
-            && other.addr < self.addr.saturating_add(self.len)
-    }
-}
-
-impl Status {
-    /// What is written into guest memory.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Ioerr => 1,
-            Self::Unsupp => 2,
-            Self::Other(code) => code,
-        }
-    }
-
-    /// The status of a number.
-    #[must_use]
-    pub fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::Ok,
-            1 => Self::Ioerr,
-            2 => Self::Unsupp,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl Serialize for Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Ok => serializer.serialize_str("ok"),
-            Self::Ioerr => serializer.serialize_str("ioerr"),
-            Self::Unsupp => serializer.serialize_str("unsupp"),
-            Self::Other(code) => serializer.serialize_u8(*code),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StatusVisitor)
-    }
-}
-
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for Status {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Status".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "Status byte of a block request: a word of the specification, or any number.",
-            "oneOf": [
-                { "enum": ["ok", "ioerr", "unsupp"] },
-                { "type": "integer", "minimum": 0, "maximum": 255 }
-            ]
-        })
-    }
-}
-
-struct StatusVisitor;
-
-impl de::Visitor<'_> for StatusVisitor {
-    type Value = Status;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`ok`, `ioerr`, `unsupp` or a number from 0 to 255")
-    }
-
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Status, E> {
-        match word {
-            "ok" => Ok(Status::Ok),
-            "ioerr" => Ok(Status::Ioerr),
-            "unsupp" => Ok(Status::Unsupp),
-            _ => Err(E::unknown_variant(word, &["ok", "ioerr", "unsupp"])),
-        }
-    }
-
-    fn visit_u64<E: de::Error>(self, code: u64) -> Result<Status, E> {
-        let code = u8::try_from(code);
-        let wrong = |_| E::invalid_value(de::Unexpected::Other("a greater number"), &self);
-        code.map(Status::from_code).map_err(wrong)
-    }
-
-    fn visit_i64<E: de::Error>(self, code: i64) -> Result<Status, E> {
-        let code = u8::try_from(code);
-        let wrong = |_| E::invalid_value(de::Unexpected::Other("a number out of range"), &self);
-        code.map(Status::from_code).map_err(wrong)
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ok => f.write_str("ok"),
-            Self::Ioerr => f.write_str("ioerr"),
-            Self::Unsupp => f.write_str("unsupp"),
-            Self::Other(code) => write!(f, "status {code}"),
-        }
-    }
-}
-
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}#{}", self.device, self.queue, self.ordinal)
@@ -642,14 +427,5 @@ mod tests {
             line.starts_with(r#"{"seq":7,"time_ns":12,"event":"parked""#),
             "{line}"
         );
-    }
-
-    #[test]
-    fn a_range_knows_its_frames_to_the_last_byte() {
-        let frames = |addr, len| GuestRange { addr, len }.frames().collect::<Vec<_>>();
-        assert_eq!(frames(0x1fff, 2), [1, 2]);
-        assert_eq!(frames(0x2000, 4096), [2]);
-        assert!(frames(0x2000, 0).is_empty());
-        assert_eq!(frames(u64::MAX, 9), [u64::MAX / FRAME_SIZE]);
     }
 }
