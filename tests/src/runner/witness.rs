@@ -66,6 +66,7 @@ impl Witness {
             EventKind::Executed { request, .. } => of(Awaited::Executed, request),
             EventKind::Used { request, .. } => of(Awaited::Used, request),
             EventKind::PlantedFault { request, .. } => of(Awaited::Planted, request),
+            EventKind::FaultTouchEnded { request } => of(Awaited::FaultTouchEnded, request),
             EventKind::FramesFreed { request, held, .. } if held.is_empty() => {
                 of(Awaited::Freed, request)
             }

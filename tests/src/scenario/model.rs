@@ -386,6 +386,8 @@ pub enum Awaited {
     Rule,
     /// A planted fault acted.
     Planted,
+    /// A late or rogue touch that the plan asked for has ended.
+    FaultTouchEnded,
     /// A device was reset.
     DeviceReset,
     /// The guest called frames free.
