@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::GuestRange;
+use super::{GuestRange, Status};
 
 /// A part of the machine did something that no rule and no correct device does, because a self-test planted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
