@@ -332,7 +332,8 @@ mod tests {
              not = { sectors = { from = 0, to = 8 } }\ntorn = { prefix = 512 }\nfail = 'ioerr'\n\
              [[rule]]\ndevice = 'b'\nany = [{ operation = 'read' }, { size = { from = 4096, to = 4097 } }]\nhold = { gate = 'g' }\n",
         );
-        let wanted = "1. tear\n   Once, the first time that a write of device `a` is fetched, if a draw of 25 % says so and not (it covers one of the sectors 0 to 7):\n\
+        let wanted = "1. tear\n   Once, the first time that a write of device `a` is fetched, \
+             if a draw of 25 % says so and not (it covers one of the sectors 0 to 7):\n\
              \x20  - tear: only the first 512 bytes move, and the answer claims all\n   - answer ioerr, however its work ended\n\
              2. rule 2\n   Each time that a request of device `b` is fetched, if (it is a read or it is 4096 bytes long):\n\
              \x20  - keep it, and its frames, until gate `g` is opened\n\

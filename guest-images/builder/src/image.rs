@@ -1,8 +1,8 @@
 //! A guest image: a kernel from the cache and an initramfs built for it.
 //!
 //! In the initramfs, `/init` is the given program and `/modules/NN-name.ko` are the modules, unpacked; `/modules/load` has
-//! one path per line in the order in which to load them at boot. Modules on demand are there, but not in that list. The image's digest is that of everything that goes in,
-//! so an unchanged request is answered from the cache, and a changed agent gives a new image.
+//! one path per line in the order in which to load them at boot. Modules on demand are there, but not in that list. The
+//! image's digest is that of everything that goes in, so an unchanged request is answered from the cache, and a changed agent gives a new image.
 
 use std::collections::BTreeMap;
 use std::fs;

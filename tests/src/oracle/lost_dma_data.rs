@@ -3,7 +3,8 @@
 //! Verifies each `promised` fact against each `found` fact of its id: once the step that promises durability (an fsync, an msync) has ended
 //! well, the bytes must be on the other disk, also after a reboot. It checks from the events that the promise was really given: the step
 //! succeeded, no device still held one of the frames when the step began or took one again afterwards, and no fault that the plan asked
-//! for hit the promised disk, the bytes that were put into the frames, or the frames themselves. A promise that was not given is void and only counted.
+//! for hit the promised disk, the bytes that were put into the frames, or the frames themselves. A promise that was not given is
+//! void and only counted.
 //!
 //! Does not verify bytes that nobody promised, nor what the disk did with what it was given: after a planted fault on the promised disk nobody
 //! is blamed here (`lying-flush` looks at that).

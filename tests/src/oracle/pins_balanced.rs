@@ -3,9 +3,9 @@
 //! Verifies that the kernel's own counters of acquired and released pins agree whenever the scenario says that nothing is under way, and that
 //! no device holds a frame at that moment.
 //!
-//! Does not verify counters that were read while something was in flight: those are only counted. So are
-//! those that do not agree after the plan kept a completion from the guest or let a device scribble over memory. A pin that is released and not dropped
-//! twice over is not seen either: the counters are sums.
+//! Does not verify counters that were read while something was in flight: those are only counted. So are those that do not agree after the
+//! plan kept a completion from the guest or let a device scribble over memory. A pin that is released twice, while another is never
+//! released, is not seen either: the counters are sums.
 
 use pincushion_devices::trace::event::{Event, EventKind};
 

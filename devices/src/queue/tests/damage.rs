@@ -115,7 +115,8 @@ fn a_short_transfer_moves_its_first_part_and_says_so() {
 #[test]
 fn flipped_bits_are_those_that_the_log_names() {
     type After = fn(&str) -> (Vec<u8>, u32, Vec<Fault>);
-    let cases: [(After, fn(usize) -> u8); 2] = [
+    type Original = fn(usize) -> u8;
+    let cases: [(After, Original); 2] = [
         (in_memory_after_a_read, sector),
         (on_disk_after_a_write, |_| 0xaa),
     ];
