@@ -267,8 +267,8 @@ pub enum Step {
     /// `echo 3 > /proc/sys/vm/drop_caches`.
     DropCaches {},
     /// /proc/vmstat after a stat_refresh; with `until_pinned` again and again until so many pins are left, at most
-    /// `limit_ms`, because the kernel lets some go later, in a worker. Values: `nr_foll_pin_acquired`, `nr_foll_pin_released`, `pinned` (their difference), and
-    /// any other of `names`.
+    /// `limit_ms`, because the kernel lets some go later, in a worker. Values: `nr_foll_pin_acquired`,
+    /// `nr_foll_pin_released`, `pinned` (their difference), and any other of `names`.
     Counters {
         #[serde(default)]
         names: Vec<String>,

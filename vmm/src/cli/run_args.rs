@@ -74,7 +74,8 @@ pub struct RunArgs {
     /// [,queues=N]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
-    /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N]; [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
+    /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N], then
+    /// [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_net)]
     net: Vec<NetConfig>,
     /// A memory balloon: [target=SIZE][,reporting=on|off][,deflate-on-oom=on|off][,id=NAME], or `on`
