@@ -1,6 +1,6 @@
 //! A disk in a file or on a block device, by positioned vectored system calls.
 //!
-//! Every transfer is done when [`Disk::submit`] returns. Payload goes straight between the file and guest memory; only
+//! Every transfer is done when [`Backend::submit`] returns. Payload goes straight between the file and guest memory; only
 //! direct I/O of what does not fit the host's alignment takes a detour. A flush is `fdatasync`; it is never skipped and
 //! never merged. An error of the host is the completion's, and the disk goes on.
 

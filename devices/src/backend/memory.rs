@@ -7,7 +7,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::disk::{Disk, Geometry};
 use super::work::{Backend, Buffers, Completion, Submitted, Transfer, Work};
 
-/// A RAM disk. Every transfer is done when [`Disk::submit`] returns.
+/// A RAM disk. Every transfer is done when [`Backend::submit`] returns.
 #[derive(Debug)]
 pub struct MemoryDisk {
     bytes: Vec<u8>,

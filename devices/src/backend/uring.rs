@@ -6,7 +6,7 @@
 //!              +---------- short transfer, EINTR ---------+
 //! ```
 //!
-//! Everything that was submitted before [`Disk::commit`] goes to the kernel in one system call. The backlog has no
+//! Everything that was submitted before [`Backend::commit`] goes to the kernel in one system call. The backlog has no
 //! bound of its own (the guest's queue size is one), so a full ring delays a transfer and never loses it. No
 //! more is with the kernel than its completion queue holds.
 //!
