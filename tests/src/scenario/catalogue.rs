@@ -25,6 +25,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "balloon-inflate" "balloon-reporting"
     "freed-while-held" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
+    "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-truncate-while-held"
     "dax-collapse-while-held" "dax-fork-while-held" "dax-fsync-while-held"
