@@ -114,6 +114,17 @@ pub struct Setting {
     pub unit: &'static str,
 }
 
+/// Copies configuration space from `offset` into `data`; bytes beyond its end read as zero.
+pub(crate) fn copy_config(space: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| space.get(offset..))
+        .unwrap_or(&[]);
+    data.fill(0);
+    let len = rest.len().min(data.len());
+    data[..len].copy_from_slice(&rest[..len]);
+}
+
 /// Why a device could not be activated.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::backend::{Disk, Geometry};
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice};
+use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
@@ -122,13 +122,7 @@ impl VirtioDevice for BlkDevice {
         let first = self.handlers().next();
         let writeback = first.is_some_and(|handler| handler.logic().writeback);
         let space = self.config.space(&self.geometry, writeback);
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| space.get(offset..))
-            .unwrap_or(&[]);
-        data.fill(0);
-        let len = rest.len().min(data.len());
-        data[..len].copy_from_slice(&rest[..len]);
+        copy_config(&space, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

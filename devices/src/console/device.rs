@@ -9,7 +9,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice};
+use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::{EventKind, Fetch};
 
@@ -130,13 +130,7 @@ impl VirtioDevice for ConsoleDevice {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let space = self.config.space();
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| space.get(offset..))
-            .unwrap_or(&[]);
-        data.fill(0);
-        let len = rest.len().min(data.len());
-        data[..len].copy_from_slice(&rest[..len]);
+        copy_config(&space, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

@@ -14,7 +14,7 @@ use virtio_bindings::virtio_net::{
 use virtio_queue::QueueT;
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, Setting, SharedQueue, VirtioDevice};
+use crate::device::{ActivateError, Activation, Setting, SharedQueue, VirtioDevice, copy_config};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
@@ -133,13 +133,7 @@ impl VirtioDevice for NetDevice {
             (state.mac, state.up)
         };
         let space = self.config.space(mac, up);
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| space.get(offset..))
-            .unwrap_or(&[]);
-        data.fill(0);
-        let len = rest.len().min(data.len());
-        data[..len].copy_from_slice(&rest[..len]);
+        copy_config(&space, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

@@ -7,7 +7,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use crate::backend::Backend;
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice};
+use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::{EventKind, Fetch};
 
@@ -79,13 +79,7 @@ impl VirtioDevice for PmemDevice {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let space = self.config.space();
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| space.get(offset..))
-            .unwrap_or(&[]);
-        data.fill(0);
-        let len = rest.len().min(data.len());
-        data[..len].copy_from_slice(&rest[..len]);
+        copy_config(&space, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
