@@ -1,4 +1,4 @@
-//! A suite: many runs, each in a child of its own, on the host or in one nested machine.
+//! A suite: many runs, each in a child of its own, on the host or in nested machines.
 //!
 //! ```text
 //! selection -> items -> workers -> run directory -> child (host | nested) -> judge -> summary
@@ -10,6 +10,7 @@
 mod child;
 mod execution;
 mod images;
+mod nested;
 mod place;
 mod programs;
 mod selection;

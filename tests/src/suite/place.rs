@@ -1,17 +1,14 @@
-//! Where guests run: on this host, or in one nested machine for the whole suite.
+//! Where guests run: on this host, or in nested machines that the whole suite shares.
 
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pincushion_vmm::doctor::{KvmAbility, probe};
-use pincushion_vmm::nested::{
-    Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu, find_qemu,
-};
-use rustix::process::Signal;
+use pincushion_vmm::nested::find_qemu;
 
-use super::child::{self, ChildEnd, Lines};
+use super::child::{self, ChildEnd};
+use super::nested::Nested;
 use super::programs::Programs;
 use super::stop::Stop;
 
@@ -31,7 +28,7 @@ pub enum PlaceChoice {
 pub enum Place {
     /// Here.
     Host,
-    /// In a machine inside this one.
+    /// In machines inside this one.
     Nested(Nested),
 }
 
@@ -46,12 +43,6 @@ pub(super) struct ChildOrder<'a> {
     /// Keeps the disks' images in the run directory.
     pub(super) keep: bool,
     pub(super) stop: &'a Stop,
-}
-
-/// The nested machine, booted when it is first needed, and again after it has died.
-pub struct Nested {
-    machine: Mutex<Option<Arc<NestedMachine>>>,
-    log: PathBuf,
 }
 
 /// Why no guest can run here at all; `None`: one can.
@@ -73,15 +64,10 @@ pub fn missing_for_guests() -> Option<String> {
 }
 
 impl Place {
-    /// Chooses. `log` is where the nested machine's console goes.
+    /// Chooses. `log` is where the console of the (first) nested machine goes.
     #[must_use]
     pub fn choose(choice: PlaceChoice, log: PathBuf, progress: &dyn Fn(&str)) -> Self {
-        let nested = |log| {
-            Self::Nested(Nested {
-                machine: Mutex::new(None),
-                log,
-            })
-        };
+        let nested = |log| Self::Nested(Nested::new(log));
         match choice {
             PlaceChoice::Host => Self::Host,
             PlaceChoice::Nested => nested(log),
@@ -153,7 +139,7 @@ fn run_here(
     end
 }
 
-fn arguments(
+pub(super) fn arguments(
     run_dir: &Path,
     kernel: &Path,
     initrd: &Path,
@@ -169,144 +155,4 @@ fn arguments(
     std::iter::once("run-one".into())
         .chain(flags.into_iter().flatten())
         .collect()
-}
-
-impl Nested {
-    fn run(
-        &self,
-        order: &ChildOrder<'_>,
-        programs: &Programs,
-        progress: &dyn Fn(&str),
-        each_line: &mut dyn FnMut(&str),
-    ) -> ChildEnd {
-        // Once more in a fresh machine if this one dies under the run.
-        for is_last in [false, true] {
-            let machine = match self.machine(programs, progress) {
-                Ok(machine) => machine,
-                Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
-            };
-            if order.stop.wished().is_some() {
-                return ChildEnd::Stopped;
-            }
-            match run_inside(&machine, order, programs, each_line) {
-                Ok(end) => return end,
-                // Another machine cannot help a file of this host, say on a full disk.
-                Err(error @ NestedError::HostFile { .. }) => {
-                    return ChildEnd::NotStarted(crate::words(&error));
-                }
-                Err(error) if is_last || order.stop.wished().is_some() => {
-                    return ChildEnd::NotStarted(crate::words(&error));
-                }
-                Err(error) => {
-                    progress(&format!(
-                        "the nested machine failed, booting another: {}",
-                        crate::words(&error)
-                    ));
-                    self.forget(&machine);
-                }
-            }
-        }
-        unreachable!("the last attempt returns")
-    }
-
-    /// The machine, booted now if there is none. Who else needs it waits.
-    fn machine(
-        &self,
-        programs: &Programs,
-        progress: &dyn Fn(&str),
-    ) -> Result<Arc<NestedMachine>, NestedError> {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(machine) = machine.as_ref() {
-            return Ok(machine.clone());
-        }
-        ensure_qemu(progress)?;
-        let (kernel, initrd) = boot_files(&programs.nested_agent(), progress)?;
-        let config = NestedConfig {
-            log: Some(self.log.clone()),
-            ..NestedConfig::new(kernel, initrd)
-        };
-        let booted = NestedMachine::boot(&config, progress).or_else(|error| {
-            progress(&format!("{}; trying once more", crate::words(&error)));
-            NestedMachine::boot(&config, progress)
-        })?;
-        let booted = Arc::new(booted);
-        *machine = Some(booted.clone());
-        Ok(booted)
-    }
-
-    /// Lets a dead machine go, unless somebody has replaced it already.
-    fn forget(&self, dead: &Arc<NestedMachine>) {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        if machine
-            .as_ref()
-            .is_some_and(|machine| Arc::ptr_eq(machine, dead))
-        {
-            *machine = None;
-        }
-    }
-}
-
-fn run_inside(
-    machine: &NestedMachine,
-    order: &ChildOrder<'_>,
-    programs: &Programs,
-    each_line: &mut dyn FnMut(&str),
-) -> Result<ChildEnd, NestedError> {
-    let inside = |root: &str| Path::new(root).join(order.id);
-    let (run_dir, scratch) = (inside("/runs"), inside("/scratch"));
-    let program = Path::new("/bin/pincushion-test");
-    machine.put_if_changed(&programs.test(), program, 0o755)?;
-    let (kernel, initrd) = (run_dir.join("kernel"), run_dir.join("initrd"));
-    machine.put_if_changed(order.kernel, &kernel, 0o644)?;
-    machine.put_if_changed(order.initrd, &initrd, 0o644)?;
-    for name in ["run.toml", "scenario.toml"] {
-        machine.put(&order.run_dir.join(name), &run_dir.join(name), 0o644)?;
-    }
-    let words = arguments(&run_dir, &kernel, &initrd, &scratch);
-    let words = words
-        .into_iter()
-        .map(|word| word.to_string_lossy().into_owned());
-    let argv = std::iter::once(program.display().to_string()).chain(words);
-    let mut command = Command {
-        limit: Some(order.limit),
-        ..Command::new(argv)
-    };
-    command.env = ["RUST_LOG", "RUST_BACKTRACE"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-        .collect();
-    // Both streams into one, line by line; a lock, since the two are borrowed at once.
-    let both = std::cell::RefCell::new(each_line);
-    let signaller = machine.signaller();
-    let hear = |line: &str| {
-        // A wish may have come in the moment before the command could hear it; it speaks soon after its start.
-        if order.stop.wished().is_some() {
-            signaller.signal_all(Signal::TERM.as_raw());
-        }
-        (both.borrow_mut())(line);
-    };
-    let (mut out, mut err) = (hear, hear);
-    let for_wish = machine.signaller();
-    let _under_way = order
-        .stop
-        .while_under_way(move |signal| for_wish.signal_all(signal.as_raw()));
-    let ended = machine.run(
-        &command,
-        &mut Lines::new(&mut out),
-        &mut Lines::new(&mut err),
-    )?;
-    machine.remove(&kernel)?;
-    machine.remove(&initrd)?;
-    machine.get(&run_dir, order.run_dir)?;
-    if order.keep {
-        machine.get(&scratch, &order.run_dir.join("disks"))?;
-    }
-    machine.remove(&run_dir)?;
-    machine.remove(&scratch)?;
-    Ok(match ended {
-        Ended::Exited(0) => ChildEnd::Done,
-        Ended::Exited(code) => ChildEnd::Crashed(format!("exit code {code}")),
-        Ended::Killed(signal) => ChildEnd::Crashed(format!("signal {signal}")),
-        Ended::LimitReached => ChildEnd::LimitReached,
-    })
 }

@@ -5,6 +5,13 @@ use std::process::Command;
 
 /// Packages whose programs are needed; this program's own is there already.
 const PACKAGES: [&str; 3] = ["pincushion-agent", "pincushion-vmm", "pincushion-image"];
+/// Their programs.
+const PROGRAMS: [&str; 4] = [
+    "pincushion",
+    "pincushion-agent",
+    "pincushion-image",
+    "pincushion-nested-agent",
+];
 
 /// Where our programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +44,10 @@ impl Programs {
     pub fn find(progress: &dyn Fn(&str)) -> Result<Self, ProgramError> {
         let exe = std::env::current_exe().unwrap_or_default();
         let dir = program_dir(&exe);
-        if let (Some(target), Some(root)) = (target_dir(&dir), workspace_root()) {
+        let are_fresh = || PROGRAMS.iter().all(|name| is_fresh(&dir.join(name)));
+        if let (Some(target), Some(root)) = (target_dir(&dir), workspace_root())
+            && !are_fresh()
+        {
             build(&dir, &target, &root, progress)?;
         }
         let programs = Self { dir };
@@ -95,6 +105,25 @@ pub(super) fn own_target_dir() -> Option<PathBuf> {
 fn workspace_root() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     root.join("Cargo.toml").is_file().then(|| root.to_owned())
+}
+
+/// Whether a program is at least as new as all sources that cargo's dependency file beside it names. Asking cargo instead would build
+/// nearly everything once more: what it chooses for these packages alone differs from what it chose for the whole workspace.
+fn is_fresh(program: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    let Some(built) = modified(program) else {
+        return false;
+    };
+    let Ok(rule) = std::fs::read_to_string(program.with_extension("d")) else {
+        return false;
+    };
+    let Some((_, sources)) = rule.split_once(": ") else {
+        return false;
+    };
+    // A name with a space in it is not found, and so the program is not fresh: cargo is asked then.
+    sources
+        .split_whitespace()
+        .all(|source| modified(Path::new(source)).is_some_and(|changed| changed <= built))
 }
 
 fn build(
@@ -180,6 +209,25 @@ mod tests {
             program_dir(Path::new("/t/x/debug/deps/e2e-1")),
             Path::new("/t/x/debug")
         );
+    }
+
+    #[test]
+    fn a_program_is_fresh_until_one_of_its_sources_changes_or_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(!is_fresh(&at("p")), "there is none");
+        std::fs::write(at("a.rs"), "").unwrap();
+        std::fs::write(at("p"), "").unwrap();
+        assert!(!is_fresh(&at("p")), "nobody says what it was made of");
+        let rule = format!("{}: {}\n", at("p").display(), at("a.rs").display());
+        std::fs::write(at("p.d"), rule).unwrap();
+        assert!(is_fresh(&at("p")));
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        let source = std::fs::File::options().write(true).open(at("a.rs"));
+        source.unwrap().set_modified(later).unwrap();
+        assert!(!is_fresh(&at("p")), "a source is newer");
+        std::fs::remove_file(at("a.rs")).unwrap();
+        assert!(!is_fresh(&at("p")), "a source is gone");
     }
 
     #[test]

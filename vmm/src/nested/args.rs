@@ -11,8 +11,8 @@ pub struct NestedArgs {
     /// Memory of the nested machine in MiB; files put there live in it too
     #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..))]
     pub memory: u32,
-    /// CPUs of the nested machine
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    /// CPUs of the nested machine; with several, QEMU now and then loses a kernel
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub cpus: u32,
     /// Copy a file in before the command runs; files that the command line names are copied by themselves
     #[arg(long, value_name = "SRC[:DST]")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct NestedConfig {
     /// Memory in MiB. Files that are put there live in it too.
     pub memory_mib: u32,
-    /// Emulated CPUs; each can use one of the host's.
+    /// Emulated CPUs; each can use one of the host's. With more than one, kernels that rewrite their own code are now and then lost.
     pub vcpus: u32,
     /// The kernel, as an ELF `vmlinux` with a PVH note.
     pub kernel: PathBuf,
@@ -22,12 +22,12 @@ pub struct NestedConfig {
 }
 
 impl NestedConfig {
-    /// 3 GiB, two CPUs, two minutes to boot, no log.
+    /// 3 GiB, one CPU, two minutes to boot, no log.
     #[must_use]
     pub fn new(kernel: PathBuf, initrd: PathBuf) -> Self {
         Self {
             memory_mib: 3072,
-            vcpus: 2,
+            vcpus: 1,
             kernel,
             initrd,
             boot_limit: Duration::from_secs(120),

@@ -117,13 +117,17 @@ pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString>
     let loops_per_jiffy = tsc_khz * 1000 / KERNEL_HZ;
     let kernel_words = format!("{KERNEL_WORDS} tsc_early_khz={tsc_khz} lpj={loops_per_jiffy}");
     let text = |word: &str| OsString::from(word);
-    let mut line: Vec<OsString> = "-accel tcg,thread=multi -cpu max -M q35 -bios qboot.rom \
+    // One thread needs no atomic operations of the host for those of the guest.
+    let threads = if config.vcpus == 1 { "single" } else { "multi" };
+    let mut line: Vec<OsString> = "-cpu max -M q35 -bios qboot.rom \
          -nodefaults -no-user-config -display none -no-reboot -serial file:/proc/self/fd/1 \
          -device virtio-serial-pci -chardev socket,id=port,fd=0"
         .split_whitespace()
         .map(text)
         .collect();
     line.extend([
+        text("-accel"),
+        text(&format!("tcg,thread={threads}")),
         text("-device"),
         text(&format!("virtserialport,chardev=port,name={PORT_NAME}")),
         text("-smp"),

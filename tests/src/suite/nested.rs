@@ -1,0 +1,200 @@
+//! The nested machines of a suite: each run has one to itself while it lasts, so there are as many as runs at once.
+//!
+//! Each has one emulated CPU, because QEMU emulates several in as many threads, and a kernel that rewrites its own code (static keys,
+//! ftrace) does not always survive that: a guest, or the nested machine itself, then executes a breakpoint that was taken back long
+//! ago. Several machines of one CPU use the host's CPUs as well as one machine of several does.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use pincushion_vmm::nested::{
+    Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu,
+};
+use rustix::process::Signal;
+
+use super::child::{ChildEnd, Lines};
+use super::place::{ChildOrder, arguments};
+use super::programs::Programs;
+
+/// The machines, booted when they are first needed, and again after one has died.
+pub struct Nested {
+    /// Those that no run has at present.
+    idle: Mutex<Vec<NestedMachine>>,
+    /// Taken while something is installed or built that all machines need.
+    preparing: Mutex<()>,
+    booted: AtomicU32,
+    log: PathBuf,
+}
+
+impl Nested {
+    /// No machine yet. `log` is where the first one's console goes; the others' go beside it.
+    pub(super) fn new(log: PathBuf) -> Self {
+        Self {
+            idle: Mutex::default(),
+            preparing: Mutex::default(),
+            booted: AtomicU32::new(0),
+            log,
+        }
+    }
+
+    /// Runs the child of one run to its end.
+    pub(super) fn run(
+        &self,
+        order: &ChildOrder<'_>,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+        each_line: &mut dyn FnMut(&str),
+    ) -> ChildEnd {
+        // Once more in a fresh machine if this one dies under the run.
+        for is_last in [false, true] {
+            let machine = match self.take(programs, progress) {
+                Ok(machine) => machine,
+                Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
+            };
+            if order.stop.wished().is_some() {
+                return ChildEnd::Stopped;
+            }
+            match run_inside(&machine, order, programs, each_line) {
+                Ok(end) => {
+                    self.give_back(machine);
+                    return end;
+                }
+                // Another machine cannot help a file of this host, say on a full disk.
+                Err(error @ NestedError::HostFile { .. }) => {
+                    return ChildEnd::NotStarted(crate::words(&error));
+                }
+                Err(error) if is_last || order.stop.wished().is_some() => {
+                    return ChildEnd::NotStarted(crate::words(&error));
+                }
+                Err(error) => progress(&format!(
+                    "the nested machine failed, booting another: {}",
+                    crate::words(&error)
+                )),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// A machine for one run: an idle one, else one that is booted now.
+    fn take(
+        &self,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+    ) -> Result<NestedMachine, NestedError> {
+        if let Some(machine) = self.idle().pop() {
+            return Ok(machine);
+        }
+        let (kernel, initrd) = {
+            let _preparing = self
+                .preparing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            ensure_qemu(progress)?;
+            boot_files(&programs.nested_agent(), progress)?
+        };
+        let number = self.booted.fetch_add(1, Ordering::Relaxed) + 1;
+        let config = NestedConfig {
+            log: Some(log_of(&self.log, number)),
+            ..NestedConfig::new(kernel, initrd)
+        };
+        NestedMachine::boot(&config, progress).or_else(|error| {
+            progress(&format!("{}; trying once more", crate::words(&error)));
+            NestedMachine::boot(&config, progress)
+        })
+    }
+
+    fn give_back(&self, machine: NestedMachine) {
+        self.idle().push(machine);
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<NestedMachine>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the console of machine `number` (from 1) goes: `NAME.log`, then `NAME-2.log` and so on.
+fn log_of(first: &Path, number: u32) -> PathBuf {
+    if number == 1 {
+        return first.to_owned();
+    }
+    let name = first.file_stem().unwrap_or_default().to_string_lossy();
+    first.with_file_name(format!("{name}-{number}.log"))
+}
+
+fn run_inside(
+    machine: &NestedMachine,
+    order: &ChildOrder<'_>,
+    programs: &Programs,
+    each_line: &mut dyn FnMut(&str),
+) -> Result<ChildEnd, NestedError> {
+    let inside = |root: &str| Path::new(root).join(order.id);
+    let (run_dir, scratch) = (inside("/runs"), inside("/scratch"));
+    let program = Path::new("/bin/pincushion-test");
+    machine.put_if_changed(&programs.test(), program, 0o755)?;
+    let (kernel, initrd) = (run_dir.join("kernel"), run_dir.join("initrd"));
+    machine.put_if_changed(order.kernel, &kernel, 0o644)?;
+    machine.put_if_changed(order.initrd, &initrd, 0o644)?;
+    for name in ["run.toml", "scenario.toml"] {
+        machine.put(&order.run_dir.join(name), &run_dir.join(name), 0o644)?;
+    }
+    let words = arguments(&run_dir, &kernel, &initrd, &scratch);
+    let words = words
+        .into_iter()
+        .map(|word| word.to_string_lossy().into_owned());
+    let argv = std::iter::once(program.display().to_string()).chain(words);
+    let mut command = Command {
+        limit: Some(order.limit),
+        ..Command::new(argv)
+    };
+    command.env = ["RUST_LOG", "RUST_BACKTRACE"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+        .collect();
+    // Both streams into one, line by line; a lock, since the two are borrowed at once.
+    let both = std::cell::RefCell::new(each_line);
+    let signaller = machine.signaller();
+    let hear = |line: &str| {
+        // A wish may have come in the moment before the command could hear it; it speaks soon after its start.
+        if order.stop.wished().is_some() {
+            signaller.signal_all(Signal::TERM.as_raw());
+        }
+        (both.borrow_mut())(line);
+    };
+    let (mut out, mut err) = (hear, hear);
+    let for_wish = machine.signaller();
+    let _under_way = order
+        .stop
+        .while_under_way(move |signal| for_wish.signal_all(signal.as_raw()));
+    let ended = machine.run(
+        &command,
+        &mut Lines::new(&mut out),
+        &mut Lines::new(&mut err),
+    )?;
+    machine.remove(&kernel)?;
+    machine.remove(&initrd)?;
+    machine.get(&run_dir, order.run_dir)?;
+    if order.keep {
+        machine.get(&scratch, &order.run_dir.join("disks"))?;
+    }
+    machine.remove(&run_dir)?;
+    machine.remove(&scratch)?;
+    Ok(match ended {
+        Ended::Exited(0) => ChildEnd::Done,
+        Ended::Exited(code) => ChildEnd::Crashed(format!("exit code {code}")),
+        Ended::Killed(signal) => ChildEnd::Crashed(format!("signal {signal}")),
+        Ended::LimitReached => ChildEnd::LimitReached,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_machine_has_a_console_log_of_its_own() {
+        let first = Path::new("/runs/nested-console.log");
+        assert_eq!(log_of(first, 1), first);
+        assert_eq!(log_of(first, 2), Path::new("/runs/nested-console-2.log"));
+    }
+}
