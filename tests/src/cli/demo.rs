@@ -42,5 +42,5 @@ pub(super) fn demo(args: &DemoArgs) -> Result<u8, Failure> {
         keep: false,
         verbose: true,
     };
-    perform(&items, 0, &how, &args.reports, about)
+    perform(&items, 0, &how, &args.reports, about, None)
 }

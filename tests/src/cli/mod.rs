@@ -1,5 +1,6 @@
 //! The command line of `pincushion-test`, which users call as `pincushion test`.
 
+mod bisect;
 mod demo;
 mod explain;
 mod list;
@@ -72,6 +73,7 @@ fn after_help() -> String {
         exit_code::SETUP_ERROR,
         exit_code::SURPRISE,
         exit_code::INCONCLUSIVE,
+        exit_code::CANNOT_TELL,
         exit_code::INTERRUPTED,
         exit_code::TERMINATED,
     ]);
@@ -176,6 +178,7 @@ mod tests {
         RunSummary {
             scenario: String::new(),
             summary: String::new(),
+            about: Default::default(),
             kernel: String::new(),
             kernel_release: String::new(),
             run_dir: PathBuf::new(),

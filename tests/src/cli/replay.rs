@@ -53,7 +53,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
         command: command_line(),
         ..About::default()
     };
-    perform(&[item], info.seed, &args.how, &args.reports, about)
+    perform(&[item], info.seed, &args.how, &args.reports, about, None)
 }
 
 /// Refuses a directory without the file that makes it a run's.

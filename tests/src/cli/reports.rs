@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pincushion_vmm::program;
 
-use crate::report::{About, RunSummary, html, json_lines, junit};
+use crate::report::{About, Card, RunSummary, html, json_lines, junit, ktap};
 
 /// Where which report goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -16,6 +16,9 @@ pub(super) struct ReportArgs {
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Write the runs in the kernel's test format, KTAP
+    #[arg(long, value_name = "FILE")]
+    ktap: Option<PathBuf>,
     /// Write one JSON object per run
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -39,6 +42,12 @@ pub(super) fn write(
     let mut files = vec![(dir.join("runs.jsonl"), lines.clone())];
     files.extend(args.json.clone().map(|path| (path, lines)));
     files.extend(args.junit.clone().map(|path| (path, junit(runs))));
+    files.extend(args.ktap.clone().map(|path| (path, ktap(runs))));
+    let card = serde_json::to_string_pretty(&Card::of(runs));
+    files.push((
+        dir.join("card.json"),
+        card.expect("a card is plain data") + "\n",
+    ));
     files.push((page.clone(), html(runs, about)));
     let failed: Vec<String> = files
         .iter()

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::bisect::{self, Until};
 use super::progress::{Detail, ToStderr};
 use super::reports::{self, ReportArgs};
 use super::rest::rest;
 use super::{Failure, stop, suite_code};
-use crate::report::{About, RunSummary, shown, terminal};
+use crate::report::{About, Card, RunSummary, card_text, shown, surprises, terminal};
 use crate::rundir::quoted;
 use crate::suite::{Item, Place, PlaceChoice, Programs, Selection, Suite, select, suite_dir};
 
@@ -32,6 +33,13 @@ pub(super) struct RunArgs {
     /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Only this scenario, whose promise is asked for
+    #[arg(long, value_name = "NAME", requires = "until", conflicts_with_all = ["names", "tag", "scenario"])]
+    only: Option<String>,
+    /// Run it again, at most `--repeat` times, until the kernel has broken a promise: then exit with 20, with 0 where every run kept it, with 125 where the
+    /// runs do not tell. That is what `git bisect run` wants; what the scenario expects does not matter
+    #[arg(long, value_name = "WHEN", requires = "only")]
+    until: Option<Until>,
     #[command(flatten)]
     how: HowArgs,
     #[command(flatten)]
@@ -57,7 +65,7 @@ pub(super) struct HowArgs {
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let selection = Selection {
-        names: args.names.clone(),
+        names: args.only.iter().chain(&args.names).cloned().collect(),
         tags: args.tag.clone(),
         files: args.scenario.clone(),
         kernels: args.kernel.clone(),
@@ -69,7 +77,14 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
         command: command_line(),
         ..About::default()
     };
-    perform(&items, args.seed, &args.how, &args.reports, about)
+    perform(
+        &items,
+        args.seed,
+        &args.how,
+        &args.reports,
+        about,
+        args.until,
+    )
 }
 
 /// Runs items and reports. Gives the exit code.
@@ -79,6 +94,7 @@ pub(super) fn perform(
     how: &HowArgs,
     reports: &ReportArgs,
     about: About,
+    until: Option<Until>,
 ) -> Result<u8, Failure> {
     let detail = if how.verbose {
         Detail::Steps
@@ -108,6 +124,7 @@ pub(super) fn perform(
     let where_ = place.name();
     let mut suite = Suite::new(programs, place, dir.clone());
     (suite.seed, suite.keep) = (seed, how.keep);
+    suite.enough = until.map(|Until::Broken| bisect::is_enough as fn(&RunSummary) -> bool);
     // Until the reports are written.
     let signals = stop::on_signal(suite.stop())?;
     let ended = suite.run_all(items, how.jobs as usize, &progress);
@@ -123,7 +140,7 @@ pub(super) fn perform(
         made: format!("{} runs{stopped}, guests ran on: {where_}", runs.len()),
         ..about
     };
-    let mut said = format!("\n{}", terminal(&runs));
+    let mut said = format!("\n{}", table(&runs));
     if let Some(sentence) = shown(&runs) {
         said += &format!("\n{sentence}\n");
     }
@@ -135,7 +152,21 @@ pub(super) fn perform(
     let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
     drop(signals);
     reports::tell(&page);
-    Ok(signal.map_or_else(|| suite_code(&runs), stop::code))
+    Ok(match (signal, until) {
+        (Some(signal), _) => stop::code(signal),
+        (None, Some(Until::Broken)) => bisect::code(&runs),
+        (None, None) => suite_code(&runs),
+    })
+}
+
+/// The verdicts: a line per run; where a scenario ran on several kernels, or again and again, the report card and the surprises.
+fn table(runs: &[RunSummary]) -> String {
+    let card = Card::of(runs);
+    if card.says_more_than(runs) {
+        format!("{}{}", card_text(&card), surprises(runs))
+    } else {
+        terminal(runs)
+    }
 }
 
 /// Which runs were not done, and how to do them.

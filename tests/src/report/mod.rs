@@ -1,19 +1,25 @@
-//! Reports: the same runs as a terminal table, JSON lines, JUnit XML, and one HTML page with a picture per guest frame.
+//! Reports: the same runs as a terminal table, a card of all kernels, JSON, JUnit XML, KTAP, and one HTML page with a picture per guest frame.
 //!
 //! Events and judgements are the product; everything here is a view of them. No report decides anything.
 
+mod card;
 mod html;
 mod json_lines;
 mod junit;
+mod ktap;
 mod picture;
 mod shown;
 mod summary;
 mod terminal;
 mod words;
 
+pub use card::{Card, CellState, card_text};
 pub use html::{About, html};
 pub use json_lines::json_lines;
 pub use junit::junit;
+pub use ktap::ktap;
 pub use shown::shown;
-pub use summary::{PromiseState, RunSummary};
-pub use terminal::terminal;
+#[cfg(test)]
+pub(crate) use summary::example;
+pub use summary::{AboutScenario, PromiseState, RunSummary};
+pub use terminal::{surprises, terminal};

@@ -13,6 +13,9 @@ pub struct RunSummary {
     pub scenario: String,
     /// One sentence: what it does.
     pub summary: String,
+    /// What it is about, for the report card.
+    #[serde(default)]
+    pub about: AboutScenario,
     /// The kernel as the scenario calls it (`debian-6.12`).
     pub kernel: String,
     /// The guest's `uname -r`; empty where it never booted.
@@ -29,6 +32,17 @@ pub struct RunSummary {
     pub seconds: f64,
     /// The line that runs it again.
     pub replay: String,
+}
+
+/// What a scenario says of itself that no run changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutScenario {
+    /// Its permanent number in the catalogue.
+    pub number: Option<String>,
+    /// The promises that it examines.
+    pub promises: Vec<Promise>,
+    /// The file systems of its disks and regions, each once.
+    pub file_systems: Vec<String>,
 }
 
 /// What a run says about a promise.
@@ -137,7 +151,7 @@ pub(super) fn word(verdict: Verdict) -> &'static str {
 
 /// A run for the tests of this module's neighbours.
 #[cfg(test)]
-pub(super) fn example(verdict: Verdict, as_expected: bool) -> RunSummary {
+pub(crate) fn example(verdict: Verdict, as_expected: bool) -> RunSummary {
     use crate::verdict::Finding;
     let findings = (verdict == Verdict::Finding).then(|| Finding {
         oracle: "writeback-of-held-page".into(),
@@ -151,6 +165,7 @@ pub(super) fn example(verdict: Verdict, as_expected: bool) -> RunSummary {
     RunSummary {
         scenario: "dma-under-writeback".into(),
         summary: "a read ends in a page under write-back".into(),
+        about: AboutScenario::default(),
         kernel: "debian-6.12".into(),
         kernel_release: "6.12.117-cloud-amd64".into(),
         run_dir: PathBuf::from("runs/1"),

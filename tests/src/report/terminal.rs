@@ -22,8 +22,14 @@ pub fn terminal(runs: &[RunSummary]) -> String {
     for row in &rows {
         text += &line(row, &widths);
     }
+    text + &surprises(runs)
+}
+
+/// One line for the sum, and for each surprise its reason and how to run it again.
+#[must_use]
+pub fn surprises(runs: &[RunSummary]) -> String {
     let surprises: Vec<&RunSummary> = runs.iter().filter(|run| !run.as_expected).collect();
-    text += &format!(
+    let mut text = format!(
         "\n{} of {} runs as expected\n",
         runs.len() - surprises.len(),
         runs.len()

@@ -57,6 +57,22 @@ pub struct Scenario {
     pub steps: Vec<Step>,
 }
 
+impl Scenario {
+    /// The file systems of its disks and regions, each once; regions are mapped by DAX.
+    #[must_use]
+    pub fn file_systems(&self) -> Vec<String> {
+        let disks = self.disks.iter().map(|disk| (disk.content, ""));
+        let regions = self.pmems.iter().map(|region| (region.content, " dax"));
+        let mut names: Vec<String> = disks
+            .chain(regions)
+            .filter_map(|(content, how)| Some(format!("{}{how}", content.file_system()?)))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 fn newest_kernel() -> Vec<String> {
     vec!["debian:6.12".into()]
 }
@@ -230,6 +246,18 @@ pub enum Content {
     Zero,
     /// The same pattern in every 4096 bytes.
     Pattern(Pattern),
+}
+
+impl Content {
+    /// The kernel's name of the file system, if it is one.
+    #[must_use]
+    pub fn file_system(self) -> Option<&'static str> {
+        match self {
+            Self::Ext4 => Some("ext4"),
+            Self::Xfs => Some("xfs"),
+            Self::Zero | Self::Pattern(_) => None,
+        }
+    }
 }
 
 /// A file on a fresh ext4 disk.

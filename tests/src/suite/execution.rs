@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::child::ChildEnd;
@@ -14,7 +14,7 @@ use super::selection::Item;
 use super::stop::Stop;
 use super::storage::unix_seconds;
 use crate::oracle::judge;
-use crate::report::RunSummary;
+use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::scenario::model::KernelFormat;
 use crate::scenario::{Comparison, compare, expected_for};
@@ -47,6 +47,8 @@ pub struct Suite {
     pub seed: u64,
     /// Keeps disk images.
     pub keep: bool,
+    /// After a run of which this is true no other begins.
+    pub enough: Option<fn(&RunSummary) -> bool>,
 }
 
 impl Suite {
@@ -62,6 +64,7 @@ impl Suite {
             stop: Stop::default(),
             seed: 0,
             keep: false,
+            enough: None,
         }
     }
 
@@ -79,6 +82,7 @@ impl Suite {
         progress: &dyn Progress,
     ) -> Vec<Option<RunSummary>> {
         let next = AtomicUsize::new(0);
+        let is_enough = AtomicBool::new(false);
         let done = Mutex::new(vec![None; items.len()]);
         std::thread::scope(|scope| {
             for _ in 0..jobs.clamp(1, items.len().max(1)) {
@@ -86,7 +90,13 @@ impl Suite {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(item) = items.get(index) else { return };
+                        if is_enough.load(Ordering::Relaxed) {
+                            return;
+                        }
                         let summary = self.run(item, progress);
+                        if let (Some(enough), Some(summary)) = (self.enough, &summary) {
+                            is_enough.fetch_or(enough(summary), Ordering::Relaxed);
+                        }
                         done.lock().expect("nobody panics with it")[index] = summary;
                     }
                 });
@@ -124,6 +134,11 @@ impl Suite {
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
             summary: item.scenario.summary.clone(),
+            about: AboutScenario {
+                number: item.scenario.number.clone(),
+                promises: item.scenario.promises.clone(),
+                file_systems: item.scenario.file_systems(),
+            },
             kernel: item.kernel.clone(),
             kernel_release: info.kernel_release.clone(),
             run_dir: path,

@@ -20,6 +20,8 @@ pub const HANG: u8 = 12;
 pub const SURPRISE: u8 = 20;
 /// A scenario could not establish what it needed.
 pub const INCONCLUSIVE: u8 = 21;
+/// With `--until`: the runs do not tell whether the kernel is good (`git bisect run` skips it then).
+pub const CANNOT_TELL: u8 = 125;
 /// Stopped by SIGINT (128 + 2).
 pub const INTERRUPTED: u8 = 130;
 /// Nobody read the output of the nested machine's command any more, which was stopped for that (128 + SIGPIPE's 13).
@@ -52,10 +54,17 @@ pub const TABLE: &[(u8, &str)] = &[
     (GUEST_RESET, "the guest reset itself"),
     (GUEST_PANIC, "the guest's kernel panicked"),
     (HANG, "the guest or a step did not end within its limit"),
-    (SURPRISE, "the suite saw something that it did not expect"),
+    (
+        SURPRISE,
+        "the suite saw something that it did not expect; with `--until broken`: the kernel broke a promise",
+    ),
     (
         INCONCLUSIVE,
         "a scenario could not establish what it needed",
+    ),
+    (
+        CANNOT_TELL,
+        "with `--until broken`: the runs do not tell; `git bisect run` skips the kernel",
     ),
     (INTERRUPTED, "stopped by SIGINT"),
     (

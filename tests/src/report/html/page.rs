@@ -4,6 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, context};
 
+use super::card_view::CardView;
 use super::view::RunView;
 use crate::report::{RunSummary, shown};
 use crate::verdict::Verdict;
@@ -28,10 +29,10 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
     environment
         .add_template("page", include_str!("page.html.jinja"))
         .expect("the template is part of the program and tested");
-    let views: Vec<RunView> = by_weight(runs)
-        .into_iter()
-        .enumerate()
-        .map(|(index, run)| RunView::new(index + 1, run))
+    let order = by_weight(runs);
+    let views: Vec<RunView> = (1..)
+        .zip(&order)
+        .map(|(number, index)| RunView::new(number, &runs[*index]))
         .collect();
     let expected = runs.iter().filter(|run| run.as_expected).count();
     let values = context! {
@@ -41,6 +42,7 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
         shown => shown(runs),
         command => about.command.as_str(),
         runs => Value::from(Serde(&views)),
+        card => Value::from(Serde(CardView::of(runs, &order))),
         expected,
         surprises => runs.len() - expected,
     };
@@ -52,14 +54,15 @@ pub fn html(runs: &[RunSummary], about: &About) -> String {
         .expect("the template names what the values have; tested")
 }
 
-/// Surprises first, then findings, then the rest; among equals in the order in which they ran.
-fn by_weight(runs: &[RunSummary]) -> Vec<&RunSummary> {
-    let mut runs: Vec<&RunSummary> = runs.iter().collect();
-    runs.sort_by_key(|run| {
+/// Indices of the runs. Surprises first, then findings, then the rest; among equals in the order in which they ran.
+fn by_weight(runs: &[RunSummary]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    order.sort_by_key(|index| {
+        let run = &runs[*index];
         let is_finding = run.judgement.verdict == Verdict::Finding;
         (run.as_expected, !is_finding)
     });
-    runs
+    order
 }
 
 /// Lines that hold only a tag leave nothing in the page.
@@ -115,6 +118,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_of_the_card_leads_to_its_run() {
+        let on = |kernel: &str, verdict, as_expected| RunSummary {
+            kernel: kernel.into(),
+            ..example(verdict, as_expected)
+        };
+        let runs = [
+            on("debian:6.12", Verdict::Pass, true),
+            on("debian:6.1", Verdict::Finding, false),
+        ];
+        let page = html(&runs, &About::default());
+        assert!(page.contains("Report card"), "two kernels make a card");
+        // The surprise is the first article of the page.
+        let cell = page.split("state broken\"").next().expect("a cell");
+        assert!(cell.ends_with("<a href=\"#run-1\" class=\""), "{cell}");
+        let alone = html(&runs[..1], &About::default());
+        assert!(!alone.contains("Report card"), "one run needs none");
+    }
+
+    #[test]
     fn what_matters_comes_first() {
         let runs = [
             example(Verdict::Pass, true),
@@ -123,7 +145,7 @@ mod tests {
         ];
         let order: Vec<_> = by_weight(&runs)
             .into_iter()
-            .map(|run| (run.judgement.verdict, run.as_expected))
+            .map(|index| (runs[index].judgement.verdict, runs[index].as_expected))
             .collect();
         assert_eq!(
             order,
