@@ -21,12 +21,16 @@ mod search;
 const NEIGHBOURS: u64 = 4096;
 /// Their size in bytes.
 const NEIGHBOURHOOD: u64 = NEIGHBOURS * FRAME_SIZE;
+/// Neighbourhoods whose places are made at once: 16 GiB of guest memory, 16 KiB of places.
+const NEIGHBOURHOODS: u64 = 1024;
 /// Holds that a shard can name; the shard's number is above.
 const HOLDS_PER_SHARD: u64 = 1 << 40;
 
 /// Two counters: requests that read the frame in the low half, requests that write it in the high half.
 /// One pair for each of [`NEIGHBOURS`] frames.
 type Counters = [AtomicU64; 4096];
+/// The places of [`NEIGHBOURHOODS`] side by side.
+type District = [OnceLock<Box<Counters>>; 1024];
 
 /// All shards of a machine.
 #[derive(Debug, Default)]
@@ -39,7 +43,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Table {
     device: String,
-    neighbourhoods: Box<[OnceLock<Box<Counters>>]>,
+    /// Guest memory may have great holes (persistent memory high up, another VMM's map), so districts are made where something is held.
+    districts: Box<[OnceLock<Box<District>>]>,
 }
 
 /// The right to hold frames for one queue of a device. Made anew at each activation; the ledger forgets it when it is
@@ -67,11 +72,11 @@ impl Ledger {
     #[must_use]
     pub fn shard(&self, device: &str, frames: u64) -> Shard {
         let number = self.next_shard.fetch_add(1, Ordering::Relaxed);
-        let count =
-            usize::try_from(frames.div_ceil(NEIGHBOURS)).expect("guest memory fits the host's");
+        let count = usize::try_from(frames.div_ceil(NEIGHBOURS * NEIGHBOURHOODS))
+            .expect("guest memory fits the host's");
         let table = Arc::new(Table {
             device: device.to_owned(),
-            neighbourhoods: (0..count).map(|_| OnceLock::new()).collect(),
+            districts: (0..count).map(|_| OnceLock::new()).collect(),
         });
         let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
         shards.retain(|other| other.strong_count() > 0);
@@ -162,8 +167,8 @@ impl Shard {
 
     /// Adds to the counters of all frames.
     ///
-    /// Ranges of a request are mostly whole pages in one neighbourhood, whose counters are looked up once. Not inlined:
-    /// inside the whole path the loop would keep its few variables on the stack.
+    /// Ranges of a request are mostly whole pages in one neighbourhood, whose counters are looked up once, and which are
+    /// checked four at a time. Not inlined: inside the whole path the loop would keep its few variables on the stack.
     #[inline(never)]
     fn add(&mut self, ranges: &[GuestRange], delta: u64) {
         let Some(first) = ranges.first() else { return };
@@ -171,13 +176,31 @@ impl Shard {
         let Some(counters) = self.table.get(first.addr / FRAME_SIZE / NEIGHBOURS) else {
             return self.table.add_each(ranges, delta);
         };
-        let mut left = ranges.iter();
+        // A number of a frame, unless the range begins inside one or is far: then it is too great.
+        let frame = |range: &GuestRange| {
+            let offset = range.addr.wrapping_sub(start);
+            offset.rotate_right(FRAME_SIZE.trailing_zeros())
+        };
+        let (fours, _) = ranges.as_chunks::<4>();
+        let mut done = 0;
+        for four in fours {
+            let frames = four.each_ref().map(frame);
+            // NEIGHBOURS is a power of two: if one number reaches it, all of them together do.
+            let too_far = frames.iter().fold(0, |bits, frame| bits | frame);
+            let other_size = four.iter().fold(0, |bits, r| bits | (r.len ^ FRAME_SIZE));
+            if too_far >= NEIGHBOURS || other_size != 0 {
+                break;
+            }
+            for frame in frames {
+                bump(&counters[place(frame)], delta);
+            }
+            done += 4;
+        }
+        let mut left = ranges[done..].iter();
         loop {
             let these = left.as_slice();
             let Some(range) = left.next() else { return };
-            let offset = range.addr.wrapping_sub(start);
-            // A number of a frame, unless the range begins inside one or is far: then it is too great.
-            let frame = offset.rotate_right(FRAME_SIZE.trailing_zeros());
+            let frame = frame(range);
             if frame >= NEIGHBOURS || range.len != FRAME_SIZE {
                 return self.table.add_near(counters, start, these, delta);
             }
@@ -258,15 +281,18 @@ impl Table {
     /// The counters of a neighbourhood, if there are any yet.
     #[inline]
     fn get(&self, neighbourhood: u64) -> Option<&Counters> {
-        let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
-        Some(self.neighbourhoods.get(index)?.get()?)
+        let district = usize::try_from(neighbourhood / NEIGHBOURHOODS).unwrap_or(usize::MAX);
+        let district = self.districts.get(district)?.get()?;
+        Some(district[place_in_district(neighbourhood)].get()?)
     }
 
     fn made(&self, neighbourhood: u64) -> &Counters {
-        let index = usize::try_from(neighbourhood).unwrap_or(usize::MAX);
-        let cell = self.neighbourhoods.get(index);
-        cell.expect("ranges are checked against guest memory before they are held")
-            .get_or_init(zeros)
+        let district = usize::try_from(neighbourhood / NEIGHBOURHOODS).unwrap_or(usize::MAX);
+        let district = self.districts.get(district);
+        let district = district
+            .expect("ranges are checked against guest memory before they are held")
+            .get_or_init(|| boxed(OnceLock::new));
+        district[place_in_district(neighbourhood)].get_or_init(|| boxed(|| AtomicU64::new(0)))
     }
 
     fn count(&self, frame: u64) -> u64 {
@@ -275,10 +301,19 @@ impl Table {
     }
 }
 
+/// An array that was never on a stack.
 #[cold]
-fn zeros() -> Box<Counters> {
-    let zeros: Box<[AtomicU64]> = (0..NEIGHBOURS).map(|_| AtomicU64::new(0)).collect();
-    zeros.try_into().expect("as many as there are neighbours")
+fn boxed<T, const N: usize>(one: impl Fn() -> T) -> Box<[T; N]> {
+    let all: Box<[T]> = (0..N).map(|_| one()).collect();
+    let Ok(all) = all.try_into() else {
+        unreachable!("there are as many as were made")
+    };
+    all
+}
+
+/// Place of a neighbourhood in its district.
+fn place_in_district(neighbourhood: u64) -> usize {
+    (neighbourhood % NEIGHBOURHOODS) as usize
 }
 
 /// Place of a frame among its neighbours.
@@ -372,10 +407,57 @@ mod tests {
         let hold = a.open(Direction::ToDevice, &ranges);
         assert!(ledger.is_held(NEIGHBOURS - 1) && ledger.is_held(NEIGHBOURS));
         assert!(ledger.is_held(top / FRAME_SIZE - 1) && !ledger.is_held(top / FRAME_SIZE));
-        let made = a.table.neighbourhoods.iter().filter(|n| n.get().is_some());
-        assert_eq!(made.count(), 3);
+        let districts: Vec<_> = a.table.districts.iter().filter_map(OnceLock::get).collect();
+        let made = districts.iter().flat_map(|district| district.iter());
+        assert_eq!(made.filter(|n| n.get().is_some()).count(), 3);
+        assert_eq!(districts.len(), 2, "nothing between is made");
         hold.complete(&mut a, &ranges);
         assert!(!ledger.is_held(NEIGHBOURS));
+    }
+
+    #[test]
+    fn a_map_with_great_holes_costs_what_is_held_and_not_what_it_spans() {
+        let ledger = Ledger::default();
+        // 128 TiB, as another VMM's map of its own addresses spans.
+        let top = 128 << 40;
+        let mut a = ledger.shard("a", top / FRAME_SIZE);
+        assert!(a.table.districts.len() <= 8192);
+        let page = [range(top - FRAME_SIZE, FRAME_SIZE)];
+        let hold = a.open(Direction::FromDevice, &page);
+        assert!(ledger.is_held(top / FRAME_SIZE - 1) && !ledger.is_held(0));
+        hold.complete(&mut a, &page);
+        assert!(!ledger.is_held(top / FRAME_SIZE - 1));
+    }
+
+    #[test]
+    fn pages_are_counted_alike_wherever_one_of_another_shape_stands_among_them() {
+        for odd in 0..10 {
+            for other in [
+                range(0x80_0800, 0x800),
+                range(0x80_0000, 0x2000),
+                range(4 * NEIGHBOURHOOD, 0x1000),
+            ] {
+                let ledger = Ledger::default();
+                let mut a = ledger.shard("a", 8 * NEIGHBOURS);
+                let mut ranges: Vec<_> = (0..9).map(|n| range(n << 12, 0x1000)).collect();
+                ranges.insert(odd, other);
+                let hold = a.open(Direction::FromDevice, &ranges);
+                let held = |frame| {
+                    ledger
+                        .holders(frame)
+                        .iter()
+                        .map(|held| held.from_device)
+                        .sum::<u32>()
+                };
+                assert!((0..9).all(|frame| held(frame) == 1), "{odd}, {other:?}");
+                assert!(
+                    other.frames().all(|frame| held(frame) == 1),
+                    "{odd}, {other:?}"
+                );
+                hold.complete(&mut a, &ranges);
+                assert!((0..8 * NEIGHBOURS).all(|frame| held(frame) == 0));
+            }
+        }
     }
 
     #[test]
