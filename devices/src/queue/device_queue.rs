@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::device::{Interrupt, Memory};
 use crate::fault::Ticket;
@@ -12,6 +13,19 @@ use super::group::Groups;
 use super::in_flight::InFlight;
 use super::ring::{Ring, RingBroken};
 use super::stray::Stray;
+
+/// The stop of all queues of a device until its reset, because a rule wants that it needs one (virtio 1.2, 2.1.2). Each activation
+/// has its own. A queue looks at it when it starts or completes a request: one that another thread completes in the very moment
+/// may still end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Halt(Arc<AtomicBool>);
+
+impl Halt {
+    /// Stops them. `false`: they have stopped already.
+    pub(super) fn begin(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
 
 /// Exists from DRIVER_OK to reset. Its memory map is the snapshot that its requests own: a changed map comes with
 /// another activation.
@@ -31,6 +45,8 @@ pub(super) struct DeviceQueue<R> {
     pub(super) broken: Option<RingBroken>,
     /// The guest was told so.
     pub(super) told_broken: bool,
+    /// Why no queue of the device does anything any more.
+    pub(super) halt: Halt,
     /// Completions that wait for each other, with what orders them.
     pub(super) gathered: Vec<(u64, u16)>,
     /// Completions whose signal is put off.
@@ -56,7 +72,7 @@ impl<R> DeviceQueue<R> {
     /// A rule wants that nothing is done any more until a reset.
     #[inline]
     pub(super) fn is_halted(&self) -> bool {
-        self.broken == Some(RingBroken::Planned)
+        self.halt.0.load(Ordering::Acquire)
     }
 
     /// Keeps the reason why the rings are unusable. The first one counts.

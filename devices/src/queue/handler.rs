@@ -44,7 +44,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::Queue;
 
 use super::core::Core;
-use super::device_queue::DeviceQueue;
+use super::device_queue::{DeviceQueue, Halt};
 use super::group::Groups;
 use super::in_flight::{InFlight, Step};
 use super::logic::Logic;
@@ -117,6 +117,18 @@ impl<L: Logic> Handler<L> {
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
     ) -> Result<(), ActivateError> {
+        self.activate_among(memory, features, queue, interrupt, Halt::default())
+    }
+
+    /// The same for a queue that stops together with others.
+    pub(super) fn activate_among(
+        &mut self,
+        memory: Memory,
+        features: u64,
+        queue: Queue,
+        interrupt: Arc<dyn Interrupt>,
+        halt: Halt,
+    ) -> Result<(), ActivateError> {
         self.reset();
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let ring = Ring::new(queue, &memory, event_idx).ok_or(ActivateError::Queue {
@@ -142,6 +154,7 @@ impl<L: Logic> Handler<L> {
             late_tickets: 0,
             broken: None,
             told_broken: false,
+            halt,
             more: true,
         });
         // A kick may have come before: look into the ring once without one.
@@ -206,7 +219,7 @@ impl<L: Logic> Core<L> {
         queue.check(disabled);
         let mut promised = false;
         for turn in 0.. {
-            if queue.broken.is_some() {
+            if queue.broken.is_some() || queue.is_halted() {
                 break;
             }
             if turn == BATCHES_PER_TURN {

@@ -11,7 +11,6 @@ use super::core::Core;
 use super::device_queue::{DeviceQueue, Kept};
 use super::in_flight::{Slot, Step};
 use super::logic::Logic;
-use super::ring::RingBroken;
 use super::stray::Stray;
 
 /// What is still to be done wrongly with one request.
@@ -79,10 +78,8 @@ impl<L: Logic> Core<L> {
             self.acted(ordinal, || Fault::ConfigChanges { count });
             (0..count).for_each(|_| queue.interrupt.signal_config());
         }
-        if decision.needs_reset && !queue.is_halted() {
+        if decision.needs_reset && queue.halt.begin() {
             self.acted(ordinal, || Fault::NeedsReset);
-            queue.broken = Some(RingBroken::Planned);
-            queue.told_broken = true;
             queue.interrupt.signal_needs_reset();
         }
         decision.hold

@@ -9,6 +9,7 @@ use crate::device::{ActivateError, Activation, Interrupt, Memory, QueueService, 
 use crate::trace::event::EventKind;
 use virtio_queue::{Queue, QueueT};
 
+use super::device_queue::Halt;
 use super::handler::Handler;
 use super::logic::Logic;
 
@@ -28,6 +29,7 @@ trait Member: QueueService {
         features: u64,
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
+        halt: Halt,
     ) -> Result<(), ActivateError>;
     fn reset(&mut self) -> u64;
 }
@@ -39,8 +41,9 @@ impl<L: Logic> Member for Handler<L> {
         features: u64,
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
+        halt: Halt,
     ) -> Result<(), ActivateError> {
-        Self::activate(self, memory, features, queue, interrupt)
+        self.activate_among(memory, features, queue, interrupt, halt)
     }
 
     fn reset(&mut self) -> u64 {
@@ -95,11 +98,13 @@ impl Queues {
             device: self.name.clone(),
             features,
         });
+        let halt = Halt::default();
         for (member, queue) in self.members.iter().zip(queues) {
             if !queue.ready() {
                 continue;
             }
-            let result = lock(member).activate(memory.clone(), features, queue, interrupt.clone());
+            let (memory, interrupt, halt) = (memory.clone(), interrupt.clone(), halt.clone());
+            let result = lock(member).activate(memory, features, queue, interrupt, halt);
             if result.is_err() {
                 self.reset();
                 return result;

@@ -30,8 +30,6 @@ pub(super) enum RingBroken {
     Head,
     #[error("the rings are outside guest memory")]
     Memory,
-    #[error("a rule wants that the device needs a reset")]
-    Planned,
 }
 
 /// Chains that were popped together.

@@ -101,7 +101,9 @@ impl<L: Logic> Core<L> {
             return false;
         };
         self.wake.inbox().unpark(ticket);
-        self.write_late(queue, request, &stray);
+        if !queue.is_halted() {
+            self.write_late(queue, request, &stray);
+        }
         true
     }
 

@@ -264,3 +264,68 @@ fn a_device_that_needs_a_reset_does_nothing_until_then_and_works_after_it() {
     let heads = reads(&mut bench, 2);
     assert_eq!(used(&mut bench), heads);
 }
+
+#[test]
+fn a_device_that_needs_a_reset_stops_all_of_its_queues() {
+    use crate::backend::{DiskOptions, Engine, FileOptions, open_disk};
+    use crate::blk::BlkDevice;
+    use crate::device::{Activation, VirtioDevice};
+    use crate::interrupt::Counting;
+    use crate::mock::Driver;
+    use std::sync::Arc;
+
+    let room = Room::new(
+        "[[rule]]\nqueue = 1\nneeds-reset = true\n\
+        [[rule]]\nqueue = 0\nhold = { gate = \"late\" }\n",
+    );
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let file = FileOptions {
+        path: image.path().to_owned(),
+        ..FileOptions::default()
+    };
+    let engine = Engine::File;
+    let disk = open_disk(&DiskOptions { engine, file }).unwrap();
+    let config = crate::blk::BlkConfig {
+        queues: 2,
+        queue_size: 16,
+        ..config("a")
+    };
+    let mut device = BlkDevice::new(config, disk, room.context.clone()).unwrap();
+    let mut first = Driver::new(16, 600);
+    let mut second = Driver::within(first.memory().clone(), first.data(300), 16);
+    let interrupt = Arc::new(Counting::default());
+    let activate = |device: &mut BlkDevice, first: &Driver, second: &Driver| {
+        let features = 1 << virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+        assert!(device.accept_features(features));
+        let activation = Activation {
+            queues: vec![first.queue(), second.queue()],
+            ..first.activation(features, interrupt.clone())
+        };
+        device.activate(activation).unwrap();
+    };
+    activate(&mut device, &first, &second);
+
+    first.read(0, &[first.range(0, 4096)]);
+    device.on_kick(0);
+    second.read(0, &[second.range(0, 4096)]);
+    device.on_kick(1);
+    assert_eq!(acted(&room.recording.take()), [Fault::NeedsReset]);
+    first.flush();
+    device.on_kick(0);
+    room.context.gates().open("late");
+    device.on_wake();
+    assert_eq!((first.used_idx(), second.used_idx()), (0, 0));
+    assert_eq!(interrupt.resets_needed(), 1);
+    let held = |addr: u64| room.context.ledger().is_held(addr / FRAME_SIZE);
+    assert!(held(first.data(0)) && held(second.data(0)));
+
+    device.reset();
+    assert!(!held(first.data(0)) && !held(second.data(0)));
+    first.reset();
+    second.reset();
+    activate(&mut device, &first, &second);
+    first.flush();
+    device.on_kick(0);
+    assert_eq!(first.used_idx(), 1, "its queue works after the reset");
+}
