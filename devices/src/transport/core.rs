@@ -15,7 +15,9 @@ use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::queue_setup::{Half, QueueSetup, SizeAtReset, empty_queue, low, set_half};
-use super::status::{DRIVER, DRIVER_OK, FAILED, FEATURES_OK, Meaning, StatusRegister, meaning};
+use super::status::{
+    DRIVER, DRIVER_OK, FAILED, FEATURES_OK, Meaning, NEEDS_RESET, StatusRegister, meaning,
+};
 use crate::device::{Activation, Interrupt, Memory, SharedDevice, VirtioDevice};
 use crate::trace::{EventKind, Tracer};
 
@@ -32,6 +34,10 @@ pub(super) trait Signals: Interrupt {
     fn status(&self) -> &StatusRegister;
     /// The device was reset: nothing is pending any more.
     fn forget(&self);
+    /// Whether the guest lets the device reach its memory.
+    fn may_reach_memory(&self) -> bool {
+        true
+    }
 }
 
 /// One device and what its driver has told it.
@@ -237,12 +243,31 @@ impl<I: Signals + 'static> Core<I> {
         };
         let was_ready = std::mem::replace(&mut queue.ready, false);
         if was_ready && self.status() & DRIVER_OK != 0 {
-            log::info!(
-                "{}: the driver stopped a queue, and so the device",
-                self.name
+            self.stop("the driver stopped a queue, and so the device");
+        }
+    }
+
+    /// Stops a device that is at work: when this returns, nothing touches guest memory, and only a reset brings it back.
+    fn stop(&self, why: &str) {
+        log::info!("{}: {why}", self.name);
+        self.device().reset();
+        self.interrupt.signal_needs_reset();
+    }
+
+    /// What the transport calls when the guest may have changed [`Signals::may_reach_memory`], by `change`. A device at work that
+    /// must not reach guest memory any more can only stop as a whole.
+    pub(super) fn change_reach(&self, change: impl FnOnce(&I)) {
+        // Held meanwhile, so that no other vCPU sets DRIVER_OK in between.
+        let _registers = self.registers();
+        change(&self.interrupt);
+        let at_work = self.status() & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK;
+        if at_work && !self.interrupt.may_reach_memory() {
+            self.mistake(
+                NO_QUEUE,
+                "took the device's access to memory away while it is at work",
+                "needs reset",
             );
-            self.device().reset();
-            self.interrupt.signal_needs_reset();
+            self.stop("no access to memory any more");
         }
     }
 
@@ -308,6 +333,14 @@ impl<I: Signals + 'static> Core<I> {
             .collect();
         // Before the device begins: it may signal at once, and needs a reset only of a driver at work.
         self.interrupt.status().add(DRIVER_OK);
+        if !self.interrupt.may_reach_memory() {
+            self.mistake(
+                NO_QUEUE,
+                "set DRIVER_OK without letting the device reach its memory",
+                "needs reset",
+            );
+            return self.interrupt.signal_needs_reset();
+        }
         let activated = self.device().activate(Activation {
             memory: self.memory.clone(),
             features,

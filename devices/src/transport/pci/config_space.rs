@@ -21,7 +21,7 @@ const FIRST_CAPABILITY: usize = 0x40;
 /// COMMAND: memory accesses are decoded.
 pub(super) const MEMORY_SPACE: u16 = 1 << 1;
 /// COMMAND: may send messages and do DMA.
-const BUS_MASTER: u16 = 1 << 2;
+pub(super) const BUS_MASTER: u16 = 1 << 2;
 /// COMMAND: the interrupt pin is not asserted.
 pub(super) const INTX_DISABLE: u16 = 1 << 10;
 /// STATUS: there is a capability list.

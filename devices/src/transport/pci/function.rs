@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::common;
-use super::config_space::{COMMAND, ConfigSpace, INTERRUPT_STATUS, INTX_DISABLE, SIZE, STATUS_LOW};
+use super::config_space::{COMMAND, ConfigSpace, INTERRUPT_STATUS, SIZE, STATUS_LOW};
 use super::identity::{Places, config_space};
 use super::interrupt::{PciInterrupt, PciInterrupts};
 use super::layout::*;
@@ -129,9 +129,10 @@ impl PciTransport {
             return self.reset_locked(&mut config);
         }
         config.write(at, data);
-        let pin_disabled = config.word(COMMAND) & INTX_DISABLE != 0;
+        let command = config.word(COMMAND);
         let control = config.word(self.places.msix_control);
-        self.core.interrupt.set_control(pin_disabled, control);
+        self.core
+            .change_reach(|interrupt| interrupt.set_control(command, control));
     }
 
     /// The guest reads at `offset` of the BAR.

@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::config_space::{BUS_MASTER, INTX_DISABLE};
 use super::msix::{Message, Msix, Todo};
 use crate::device::Interrupt;
 use crate::transport::core::Signals;
@@ -33,7 +34,8 @@ struct State {
     config_vector: u16,
     queue_vectors: Vec<u16>,
     isr: u8,
-    pin_disabled: bool,
+    /// COMMAND as the guest left it.
+    command: u16,
     pin: bool,
     todo: Vec<Todo>,
 }
@@ -52,7 +54,7 @@ impl PciInterrupt {
             config_vector: NO_VECTOR,
             queue_vectors: vec![NO_VECTOR; queues],
             isr: 0,
-            pin_disabled: false,
+            command: 0,
             pin: false,
             todo: Vec::new(),
         };
@@ -74,12 +76,13 @@ impl PciInterrupt {
         state.isr != 0 && !state.msix.is_enabled()
     }
 
-    /// COMMAND and message control as the guest left them.
-    pub(super) fn set_control(&self, pin_disabled: bool, message_control: u16) {
+    /// COMMAND and message control as the guest left them. A message is a write to memory, so it waits while the function
+    /// must not write there.
+    pub(super) fn set_control(&self, command: u16, message_control: u16) {
         self.with(|state| {
-            state.pin_disabled = pin_disabled;
+            state.command = command;
             let State { msix, todo, .. } = state;
-            msix.set_control(message_control, todo);
+            msix.set_control(message_control, command & BUS_MASTER != 0, todo);
         });
     }
 
@@ -129,7 +132,7 @@ impl PciInterrupt {
     pub(super) fn reset(&self) {
         self.with(|state| {
             state.msix = Msix::new(state.msix.len());
-            state.pin_disabled = false;
+            state.command = 0;
             state.isr = 0;
         });
     }
@@ -145,7 +148,7 @@ impl PciInterrupt {
         for todo in state.todo.drain(..) {
             self.carry_out(todo);
         }
-        let pin = state.isr != 0 && !state.pin_disabled && !state.msix.is_enabled();
+        let pin = state.isr != 0 && state.command & INTX_DISABLE == 0 && !state.msix.is_enabled();
         if pin != state.pin {
             state.pin = pin;
             self.way.set_pin(pin);
@@ -208,6 +211,10 @@ impl Interrupt for PciInterrupt {
 impl Signals for PciInterrupt {
     fn status(&self) -> &StatusRegister {
         &self.status
+    }
+
+    fn may_reach_memory(&self) -> bool {
+        self.lock().command & BUS_MASTER != 0
     }
 
     fn forget(&self) {

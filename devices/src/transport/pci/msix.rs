@@ -61,6 +61,8 @@ impl Vector {
 pub(super) struct Msix {
     enabled: bool,
     function_masked: bool,
+    /// A message is a write to memory, which the function may do.
+    may_send: bool,
     vectors: Vec<Vector>,
 }
 
@@ -70,6 +72,7 @@ impl Msix {
         Self {
             enabled: false,
             function_masked: false,
+            may_send: false,
             vectors: vec![Vector::AT_RESET; vectors],
         }
     }
@@ -82,10 +85,11 @@ impl Msix {
         self.vectors.len()
     }
 
-    /// The guest wrote message control.
-    pub(super) fn set_control(&mut self, control: u16, todo: &mut Vec<Todo>) {
+    /// The guest wrote message control, or said whether the function may write memory.
+    pub(super) fn set_control(&mut self, control: u16, may_send: bool, todo: &mut Vec<Todo>) {
         self.enabled = control & ENABLE != 0;
         self.function_masked = control & FUNCTION_MASK != 0;
+        self.may_send = may_send;
         if !self.enabled {
             self.forget_pending();
         }
@@ -103,7 +107,7 @@ impl Msix {
 
     /// The device signals `vector`; one that does not exist is no interrupt.
     pub(super) fn signal(&mut self, vector: u16) -> Option<Todo> {
-        let masked = self.function_masked;
+        let masked = self.function_masked || !self.may_send;
         let entry = self.vectors.get_mut(usize::from(vector))?;
         if masked || entry.words[3] & MASKED != 0 {
             entry.pending = true;
@@ -170,7 +174,7 @@ impl Msix {
             entry.routed = Some(message);
             todo.push(Todo::Route(vector, message));
         }
-        if std::mem::take(&mut entry.pending) {
+        if self.may_send && std::mem::take(&mut entry.pending) {
             todo.push(Todo::Send(vector));
         }
     }
@@ -201,7 +205,7 @@ mod tests {
 
     fn control(msix: &mut Msix, value: u16) -> Vec<Todo> {
         let mut todo = Vec::new();
-        msix.set_control(value, &mut todo);
+        msix.set_control(value, true, &mut todo);
         todo
     }
 
@@ -244,6 +248,17 @@ mod tests {
         set(&mut msix, 1, 3, 0);
         control(&mut msix, ENABLE | FUNCTION_MASK);
         assert_eq!(msix.signal(1), None);
+        assert_eq!(pending(&msix), 0b10);
+        assert_eq!(control(&mut msix, ENABLE), [Todo::Send(1)]);
+    }
+
+    #[test]
+    fn a_function_that_must_not_write_memory_sends_when_it_may() {
+        let mut msix = ready();
+        set(&mut msix, 1, 3, 0);
+        let mut todo = Vec::new();
+        msix.set_control(ENABLE, false, &mut todo);
+        assert_eq!((msix.signal(1), todo.len()), (None, 0));
         assert_eq!(pending(&msix), 0b10);
         assert_eq!(control(&mut msix, ENABLE), [Todo::Send(1)]);
     }

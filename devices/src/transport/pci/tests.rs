@@ -106,6 +106,7 @@ impl Bench {
     }
 
     fn start(&self) {
+        self.set_config(4, 2, 6);
         self.negotiate();
         self.set_up_queue(0, 0x1000);
         self.set(0x14, 1, 15);
@@ -278,12 +279,44 @@ fn without_vectors_an_interrupt_is_a_bit_and_the_pin_until_it_is_read() {
 fn a_disabled_pin_waits_and_comes() {
     let bench = bench();
     bench.start();
-    bench.set_config(4, 2, 1 << 10);
+    bench.set_config(4, 2, 6 | 1 << 10);
     bench.interrupt().signal_queue(0);
     assert_eq!(bench.seen(), []);
     assert_eq!(bench.config(6, 2) & 8, 8);
-    bench.set_config(4, 2, 0);
+    bench.set_config(4, 2, 6);
     assert_eq!(bench.seen(), [Seen::Pin(true)]);
+}
+
+#[test]
+fn a_device_at_work_that_is_no_bus_master_any_more_stops_as_a_whole() {
+    let bench = bench();
+    let message = bench.enable_msix(1);
+    bench.start();
+    bench.set(0x10, 2, 1);
+    bench.set_config(4, 2, 2);
+    assert_eq!(bench.status(), 64 | 15, "only a reset brings it back");
+    assert!(bench.device.lock().unwrap().activation.is_none());
+    assert_eq!(bench.seen(), [Seen::Route(1, message)], "a message is DMA");
+    assert_eq!(bench.get(MSIX_PBA, 4), 2);
+    bench.set_config(4, 2, 6);
+    assert_eq!(bench.seen(), [Seen::Sent(1)]);
+    assert_eq!((bench.status(), bench.mistakes()), (64 | 15, 1));
+    bench.set(0x14, 1, 0);
+    bench.start();
+    bench.set_config(4, 2, 7 | 1 << 10);
+    assert_eq!(bench.status(), 15, "other bits of the command stop nothing");
+}
+
+#[test]
+fn a_device_that_is_no_bus_master_does_not_begin() {
+    let bench = bench();
+    bench.negotiate();
+    bench.set_up_queue(0, 0x1000);
+    bench.set(0x14, 1, 15);
+    assert_eq!((bench.status(), bench.mistakes()), (64 | 15, 1));
+    assert!(bench.device.lock().unwrap().activation.is_none());
+    bench.set(0x14, 1, 0);
+    bench.start();
 }
 
 #[test]
