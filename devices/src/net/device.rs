@@ -21,6 +21,7 @@ use crate::trace::event::EventKind;
 use super::config::NetConfig;
 use super::control::{Controlling, NoWork};
 use super::link::Link;
+use super::loopback::Injector;
 use super::port::{Offloads, Port};
 use super::receive::ReceiveSide;
 use super::request::{Receiving, Transmitting};
@@ -103,6 +104,12 @@ impl NetDevice {
     #[must_use]
     pub fn link(&self) -> Link {
         self.link.clone()
+    }
+
+    /// A way to put frames on its wire, where the port has one.
+    #[must_use]
+    pub fn injector(&self) -> Option<Injector> {
+        self.port().injector()
     }
 
     fn port(&self) -> MutexGuard<'_, Box<dyn Port>> {

@@ -33,4 +33,5 @@ mod tun;
 pub use config::{Mac, NetConfig};
 pub use device::NetDevice;
 pub use link::Link;
+pub use loopback::Injector;
 pub use port::{Offloads, Port};

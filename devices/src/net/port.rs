@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::header::Header;
+use super::loopback::Injector;
 
 /// Longest frame of any port in bytes: the largest IP packet and an Ethernet header with a VLAN tag.
 pub const MAX_FRAME: usize = 65_535 + 18;
@@ -33,6 +34,10 @@ pub trait Port: Send {
     /// feature).
     fn configure(&mut self, pairs: u16, features: u64) {
         let _ = (pairs, features);
+    }
+    /// A way to put frames on the wire from the host, where there is one.
+    fn injector(&self) -> Option<Injector> {
+        None
     }
 }
 

@@ -302,11 +302,13 @@ mod tests {
                 let readable = rustix::event::PollFlags::IN;
                 let mut fds = [rustix::event::PollFd::new(&tap.queues[0].file, readable)];
                 let limit = rustix::event::Timespec {
-                    tv_sec: 5,
+                    tv_sec: 60,
                     tv_nsec: 0,
                 };
                 rustix::event::poll(&mut fds, Some(&limit))?;
-                let header = receiver.receive(&mut frame)?.expect("an answer within 5 s");
+                let header = receiver
+                    .receive(&mut frame)?
+                    .expect("an answer within 60 s");
                 if frame[12..14] == [8, 6] {
                     return Ok((header, frame));
                 }
