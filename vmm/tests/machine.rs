@@ -59,6 +59,47 @@ fn a_guest_prints_and_powers_off() {
     );
 }
 
+/// The CPUs that the present thread may run on.
+fn own_cpus() -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let set = sched_getaffinity(None).expect("the host says where a thread may run");
+    (0..CpuSet::MAX_CPU)
+        .filter(|cpu| set.is_set(*cpu))
+        .collect()
+}
+
+#[test]
+fn a_vcpu_runs_on_the_host_cpu_that_is_named_for_it() {
+    for cpu in own_cpus() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        // Lines come on the vCPU's thread.
+        let console = Console::new().to_lines(move |_| *sink.lock().unwrap() = own_cpus());
+        let kernel = Payload::new()
+            .print("here\n")
+            .power_off()
+            .spin()
+            .to_kernel();
+        let config = MachineConfig {
+            memory_bytes: 4 << 20,
+            cpu_affinity: cpu.to_string().parse().unwrap(),
+            ..MachineConfig::new(kernel.path())
+        };
+        let parts = Parts {
+            console,
+            ..Default::default()
+        };
+        let Some(machine) = machine_with(config, parts) else {
+            return;
+        };
+        assert_eq!(
+            machine.start().expect("threads").wait(LIMIT),
+            Exit::PowerOff
+        );
+        assert_eq!(*seen.lock().unwrap(), [cpu]);
+    }
+}
+
 #[test]
 fn messages_and_marks_arrive_in_the_order_of_the_guests_instructions() {
     use pincushion_abi::port;
