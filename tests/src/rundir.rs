@@ -7,6 +7,7 @@
 //! | `plan.toml` | child | the fault plan with all names resolved |
 //! | `events.jsonl` | child | the event log |
 //! | `console.log` | child | the guest's console |
+//! | `hvc0.log` | child | what the guest wrote to its virtio console, if it had one |
 //! | `vcpus.txt` | child | where the vCPUs were, if the guest did not power off or reset by itself |
 //! | `child.log` | parent | what the child printed |
 //! | `verdict.json` | parent | the judgement |
@@ -20,6 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
 use crate::verdict::Judgement;
+
+/// The guest's serial console.
+pub const CONSOLE_LOG: &str = "console.log";
+/// What the guest wrote to its virtio console.
+pub const VIRTIO_CONSOLE_LOG: &str = "hvc0.log";
 
 /// What a run is, apart from what happens in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

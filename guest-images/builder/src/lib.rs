@@ -76,6 +76,7 @@ pub const ON_DEMAND_MODULES: &[&str] = &[
     "xfs",
     "virtio_balloon",
     "virtio_net",
+    "virtio_console",
 ];
 
 /// What the nested machine needs: KVM on the emulated AMD processor, PCI, its agent's port, a disk.

@@ -7,25 +7,32 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use pincushion_abi::step::ETHER_TYPE;
 use pincushion_abi::{Outcome, Step as Act, Value};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
-use pincushion_devices::net::{Link, Mac, lab};
+use pincushion_devices::net::{Injector, Link, Mac, lab};
 
 use super::stage::{STEP_LIMIT, Stage};
 use super::trouble::Trouble;
 use crate::scenario::Scenario;
-use crate::scenario::model::LinkStep;
+use crate::scenario::model::{InjectStep, LinkStep};
 
 /// The cables by the card's name.
-pub(super) type Links = HashMap<String, Link>;
+pub(super) type Cables = HashMap<String, Cable>;
+
+/// What a scenario does to a card from outside.
+pub(super) struct Cable {
+    link: Link,
+    injector: Option<Injector>,
+}
 
 /// Makes the cards of a scenario, in order.
 pub(super) fn make(
     scenario: &Scenario,
     context: &Context,
-) -> anyhow::Result<(Vec<SharedDevice>, Links)> {
-    let (mut devices, mut links) = (Vec::new(), Links::new());
+) -> anyhow::Result<(Vec<SharedDevice>, Cables)> {
+    let (mut devices, mut cables) = (Vec::new(), Cables::new());
     if scenario.nets.iter().any(|net| net.tap.is_some()) {
         lab::enter()
             .context("cannot make a network namespace; a scenario with a tap needs root")?;
@@ -38,10 +45,14 @@ pub(super) fn make(
         }
         let id = net.id.as_deref().unwrap_or_default();
         let card = pincushion_vmm::net::card(net, id, context)?;
-        links.insert(id.to_owned(), card.link());
+        let cable = Cable {
+            link: card.link(),
+            injector: card.injector(),
+        };
+        cables.insert(id.to_owned(), cable);
         devices.push(Arc::new(Mutex::new(card)) as SharedDevice);
     }
-    Ok((devices, links))
+    Ok((devices, cables))
 }
 
 impl Stage<'_> {
@@ -76,10 +87,35 @@ impl Stage<'_> {
 
     /// Plugs a cable in or pulls it.
     pub(super) fn pull(&self, step: &LinkStep) -> Result<(), Trouble> {
-        let link = self.links.get(&step.net);
-        let link =
-            link.ok_or_else(|| Trouble::Stuck(format!("there is no card `{}`", step.net)))?;
-        link.set_up(step.up);
+        self.cable(&step.net)?.link.set_up(step.up);
         Ok(())
     }
+
+    /// Puts frames on the wire of a card, as those that the agent sends.
+    pub(super) fn inject(&self, step: &InjectStep) -> Result<(), Trouble> {
+        let cable = self.cable(&step.net)?;
+        let stuck = |why: String| Trouble::Stuck(format!("cannot inject a frame: {why}"));
+        let injector = cable.injector.as_ref();
+        let injector = injector.ok_or_else(|| stuck("the card is not at a loopback".into()))?;
+        let frame = frame(step);
+        for _ in 0..step.count {
+            let injected = injector.inject(&frame);
+            injected.map_err(|error| stuck(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn cable(&self, net: &str) -> Result<&Cable, Trouble> {
+        let cable = self.cables.get(net);
+        cable.ok_or_else(|| Trouble::Stuck(format!("there is no card `{net}`")))
+    }
+}
+
+/// A broadcast of the type that the agent's packet sockets hear.
+fn frame(step: &InjectStep) -> Vec<u8> {
+    let mut payload = vec![0; usize::from(step.len)];
+    step.pattern.fill(&mut payload);
+    let from_outside = [0x52, 0x50, 0, 0, 0, 0xfe];
+    let header = [&[0xff; 6][..], &from_outside, &ETHER_TYPE.to_be_bytes()].concat();
+    [header, payload].concat()
 }

@@ -9,6 +9,7 @@ use pincushion_abi::pattern::Pattern;
 use serde_json::{Value, json};
 
 use super::disks::{image_path, tool};
+use crate::rundir::{CONSOLE_LOG, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::HostCheck;
 use crate::timeline::durable::flushed_pieces;
 use crate::timeline::{Reader, Timeline};
@@ -66,6 +67,14 @@ pub fn check(
                 ),
             )
         }
+        HostCheck::Console { text } => {
+            let log = events.with_file_name(VIRTIO_CONSOLE_LOG);
+            written(&log, text).map(|()| Vec::new())
+        }
+        HostCheck::Quiet { about } => {
+            let log = events.with_file_name(CONSOLE_LOG);
+            quiet(&log, about).map(|()| Vec::new())
+        }
         HostCheck::Flushed { disk } => {
             let facts = flushed(disk, &image_path(images, disk), events)?;
             Ok(facts
@@ -73,6 +82,30 @@ pub fn check(
                 .map(|value| ("image".to_owned(), value))
                 .collect())
         }
+    }
+}
+
+/// Whether the guest has written `text`.
+fn written(log: &Path, text: &str) -> Result<(), String> {
+    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    if String::from_utf8_lossy(&bytes).contains(text) {
+        Ok(())
+    } else {
+        Err(format!(
+            "the guest did not write {text:?} to the virtio console; see {}",
+            log.display()
+        ))
+    }
+}
+
+/// Whether no line of the console has one of the words.
+fn quiet(log: &Path, about: &[String]) -> Result<(), String> {
+    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    let said = |line: &&str| about.iter().any(|word| line.contains(word));
+    match text.lines().find(said) {
+        None => Ok(()),
+        Some(line) => Err(format!("the guest's console says {line:?}")),
     }
 }
 
@@ -152,6 +185,38 @@ fn found(promise: &str, bytes: &[u8], len: u64, pattern: Pattern, place: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_console_is_quiet_about_what_it_does_not_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = dir.path().join("events.jsonl");
+        let look = |word: &str| {
+            let about = vec![word.to_owned()];
+            check(&HostCheck::Quiet { about }, Path::new("none"), &events)
+        };
+        assert!(look("virtio").is_err(), "there is no log");
+        std::fs::write(
+            dir.path().join(CONSOLE_LOG),
+            "[1] fine\n[2] Virtio_blk: bad\n",
+        )
+        .unwrap();
+        assert_eq!(look("pci"), Ok(vec![]));
+        assert!(look("virtio").unwrap_err().contains("virtio_blk: bad"));
+    }
+
+    #[test]
+    fn a_text_on_the_console_is_there_or_is_missed_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = dir.path().join("events.jsonl");
+        let look = |text: &str| {
+            let text = text.to_owned();
+            check(&HostCheck::Console { text }, Path::new("none"), &events)
+        };
+        assert!(look("hello").is_err(), "there is no console");
+        std::fs::write(dir.path().join(VIRTIO_CONSOLE_LOG), b"[1] hello\xff\n").unwrap();
+        assert_eq!(look("hello"), Ok(vec![]));
+        assert!(look("bye").unwrap_err().contains("\"bye\""));
+    }
 
     #[test]
     fn bytes_of_an_image_are_compared_and_the_first_difference_is_told() {

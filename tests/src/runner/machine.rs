@@ -223,6 +223,7 @@ pub(super) fn config(
         vcpus: vm.cpus,
         transport: vm.transport,
         workers: vm.workers,
+        cpu_affinity: vm.cpu_affinity.clone(),
         memory_bytes: memory,
         ..MachineConfig::new(kernel)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use pincushion_devices::balloon::BalloonHandle;
+use pincushion_devices::console::{ConsoleConfig, ConsoleDevice, ConsoleInput};
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
 use pincushion_devices::fault::Plan;
@@ -28,8 +29,8 @@ use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
 use super::{cards, disks, host_checks};
-use crate::rundir::RunDir;
-use crate::scenario::model::{BALLOON, KernelFormat, Pmem};
+use crate::rundir::{CONSOLE_LOG, RunDir, VIRTIO_CONSOLE_LOG};
+use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
 
 /// What a child is told.
@@ -123,9 +124,10 @@ fn perform(
         .iter()
         .map(|disk| disks::device(disk, &order.scratch, &context));
     let mut devices = devices.collect::<Result<Vec<_>, _>>()?;
-    let (cards, links) = cards::make(scenario, &context)?;
+    let (cards, cables) = cards::make(scenario, &context)?;
     devices.extend(cards);
     let balloon = balloon(scenario, &context, &mut devices)?;
+    let console = console(scenario, dir, &context, &mut devices)?;
     let config = config(&scenario.vm, &kernel(order, scenario)?, &order.initrd);
     let wanted = scenario.pmems.iter().map(|pmem| Wanted {
         id: pmem.id.clone(),
@@ -146,7 +148,7 @@ fn perform(
         regions,
         context: context.clone(),
         limit: Duration::from_secs(scenario.vm.limit_s),
-        console: File::create(dir.file("console.log"))?,
+        console: File::create(dir.file(CONSOLE_LOG))?,
         vcpus: dir.file("vcpus.txt"),
     })?;
     let mut stage = Stage {
@@ -155,8 +157,9 @@ fn perform(
         ear,
         machine,
         balloon,
+        console,
         values,
-        links,
+        cables,
         pmem_starts: starts,
         last_id: 0,
         under_way: HashMap::new(),
@@ -201,6 +204,24 @@ fn balloon(
     let handle = device.handle();
     devices.push(Arc::new(Mutex::new(device)));
     Ok(Some(handle))
+}
+
+/// The scenario's virtio console, added to the devices; what the guest writes goes to a file of the run.
+fn console(
+    scenario: &Scenario,
+    dir: &RunDir,
+    context: &Context,
+    devices: &mut Vec<SharedDevice>,
+) -> anyhow::Result<Option<ConsoleInput>> {
+    if !scenario.vm.virtio_console {
+        return Ok(None);
+    }
+    let output = Box::new(File::create(dir.file(VIRTIO_CONSOLE_LOG))?);
+    let device = ConsoleDevice::new(ConsoleConfig::new(CONSOLE), output, context.clone())
+        .context("cannot make the virtio console")?;
+    let input = device.input();
+    devices.push(Arc::new(Mutex::new(device)));
+    Ok(Some(input))
 }
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pincushion_abi::{Outcome, Request, Step as Act};
 use pincushion_devices::balloon::BalloonHandle;
+use pincushion_devices::console::ConsoleInput;
 use pincushion_devices::context::Context;
 use pincushion_devices::trace::EventKind;
 use pincushion_vmm::config::units::parse_size;
@@ -33,9 +34,11 @@ pub(super) struct Stage<'a> {
     pub(super) ear: Ear,
     pub(super) machine: Booted,
     pub(super) balloon: Option<BalloonHandle>,
+    /// What is typed goes there.
+    pub(super) console: Option<ConsoleInput>,
     pub(super) values: Values,
     /// The cables of the network cards.
-    pub(super) links: super::cards::Links,
+    pub(super) cables: super::cards::Cables,
     /// Where the scenario's pmem regions begin in guest memory.
     pub(super) pmem_starts: Vec<u64>,
     /// Number of the last step that was sent to the agent.
@@ -150,6 +153,10 @@ impl Stage<'_> {
             Ok(())
         } else if let Some(link) = &step.link {
             self.pull(link)
+        } else if let Some(inject) = &step.inject {
+            self.inject(inject)
+        } else if let Some(text) = &step.r#type {
+            self.type_text(text)
         } else if let Some(name) = &step.join {
             let sent = self
                 .under_way
@@ -351,6 +358,19 @@ impl Stage<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn type_text(&self, text: &str) -> Result<(), Trouble> {
+        let taken = self
+            .console
+            .as_ref()
+            .map(|console| console.send(text.as_bytes()));
+        if taken == Some(text.len()) {
+            return Ok(());
+        }
+        Err(Trouble::Stuck(
+            "the virtio console does not take what is typed".into(),
+        ))
     }
 
     fn tell(&mut self, fact: &Fact) -> Result<(), Trouble> {

@@ -32,6 +32,12 @@ pub(super) fn title(step: &Step) -> String {
         let what = if link.up { "plug in" } else { "pull" };
         return format!("{what} the cable of `{}`", link.net);
     }
+    if let Some(inject) = &step.inject {
+        return format!("{} frames come in at `{}`", inject.count, inject.net);
+    }
+    if let Some(text) = &step.r#type {
+        return format!("type {text:?}");
+    }
     if let Some(name) = &step.join {
         return format!("wait for `{name}`");
     }
@@ -107,6 +113,7 @@ mod tests {
             ("say = 'go'\ngate = 'g'", "go"),
             ("gate = 'read'", "open gate `read`"),
             ("guest = { op = 'drop-caches' }", "drop caches"),
+            ("type = \"a\\n\"", "type \"a\\n\""),
             (
                 "name = 'durable'\nguest = { op = 'fsync', file = 'f' }",
                 "fsync (durable)",

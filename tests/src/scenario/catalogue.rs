@@ -25,7 +25,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "balloon-inflate" "balloon-reporting"
     "freed-while-held" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
-    "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset"
+    "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset" "fault-net"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-truncate-while-held"
     "dax-collapse-while-held" "dax-fork-while-held" "dax-fsync-while-held"
@@ -36,6 +36,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
     "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
+    "selftest-net-freed-while-held" "console-pci" "mmio-devices"
 );
 
 /// Parts by name.

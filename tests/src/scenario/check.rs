@@ -10,7 +10,8 @@ use toml::Value;
 
 use super::interpolate::placeholders;
 use super::model::{
-    Awaited, BALLOON, Backend, BalloonAct, Content, Disk, HostCheck, Pmem, Scenario, Step,
+    Await, Awaited, BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, HostCheck, Pmem,
+    Scenario, Step,
 };
 
 /// Where the problem is (`step`, `rule` or `disk`, and its index), and what it is.
@@ -212,7 +213,7 @@ fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
     if known.clone().any(|known| known == id) {
         return Ok(());
     }
-    if scenario.balloon.is_some() && id == BALLOON {
+    if scenario.balloon.is_some() && id == BALLOON || scenario.vm.virtio_console && id == CONSOLE {
         return Ok(());
     }
     let near = nearest(id, known);
@@ -268,9 +269,20 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     let acts = step.acts();
     match acts.as_slice() {
-        [] => return Err("does nothing: give it one of guest, await, gate, link, join, reboot, power-off, fact, balloon, host, include".into()),
+        [] => {
+            return Err(
+                "does nothing: give it one of guest, await, gate, link, inject, type, join, reboot, power-off, fact, balloon, host, \
+                 include"
+                    .into(),
+            );
+        }
         [_] => {}
-        several => return Err(format!("does two things ({}): make two steps of it", several.join(", "))),
+        several => {
+            return Err(format!(
+                "does two things ({}): make two steps of it",
+                several.join(", ")
+            ));
+        }
     }
     let only_for_guest = step.thread.is_some() || step.expect.is_some() || step.abandon;
     if only_for_guest && step.guest.is_none() {
@@ -282,21 +294,7 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
         parsed.map_err(|error| format!("guest: {}", explain(error.message())))?;
     }
     if let Some(awaited) = &step.r#await {
-        if let Some(device) = &awaited.device {
-            known_disk(scenario, device)?;
-        }
-        if (awaited.event == Awaited::Rule) != awaited.rule.is_some() {
-            return Err("await: `rule` goes with event = \"rule\", and only with it".into());
-        }
-        for bytes in awaited.above.iter().chain(&awaited.below) {
-            size(bytes).map_err(|problem| format!("await: {problem}"))?;
-            if awaited.event != Awaited::HostMemory {
-                return Err("await: `above` and `below` go with event = \"host-memory\"".into());
-            }
-        }
-        if awaited.count == 0 {
-            return Err("await: count = 0 waits for nothing".into());
-        }
+        check_await(scenario, awaited)?;
     }
     if let Some(link) = &step.link
         && !scenario
@@ -305,6 +303,12 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             .any(|net| net.id.as_ref() == Some(&link.net))
     {
         return Err(format!("link: there is no card `{}`", link.net));
+    }
+    if let Some(inject) = &step.inject {
+        has_loopback(scenario, &inject.net)?;
+    }
+    if step.r#type.is_some() {
+        has_console(scenario)?;
     }
     if let Some(act) = &step.balloon {
         if scenario.balloon.is_none() {
@@ -321,7 +325,51 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             | HostCheck::Bytes { disk, .. }
             | HostCheck::Flushed { disk },
         ) => known_disk(scenario, disk),
+        Some(HostCheck::Console { .. }) => has_console(scenario),
+        Some(HostCheck::Quiet { about }) if about.is_empty() => {
+            Err("quiet: `about` names no word that may not be there".into())
+        }
+        Some(HostCheck::Quiet { .. }) => Ok(()),
         None => Ok(()),
+    }
+}
+
+fn check_await(scenario: &Scenario, awaited: &Await) -> Result<(), String> {
+    if let Some(device) = &awaited.device {
+        known_disk(scenario, device)?;
+    }
+    if (awaited.event == Awaited::Rule) != awaited.rule.is_some() {
+        return Err("await: `rule` goes with event = \"rule\", and only with it".into());
+    }
+    for bytes in awaited.above.iter().chain(&awaited.below) {
+        size(bytes).map_err(|problem| format!("await: {problem}"))?;
+        if awaited.event != Awaited::HostMemory {
+            return Err("await: `above` and `below` go with event = \"host-memory\"".into());
+        }
+    }
+    if awaited.count == 0 {
+        return Err("await: count = 0 waits for nothing".into());
+    }
+    Ok(())
+}
+
+fn has_loopback(scenario: &Scenario, id: &str) -> Result<(), String> {
+    let mut nets = scenario.nets.iter();
+    let card = nets.find(|net| net.id.as_deref() == Some(id));
+    if card.is_some_and(|card| card.loopback) {
+        Ok(())
+    } else {
+        Err(format!(
+            "inject: there is no card `{id}` with loopback = true"
+        ))
+    }
+}
+
+fn has_console(scenario: &Scenario) -> Result<(), String> {
+    if scenario.vm.virtio_console {
+        Ok(())
+    } else {
+        Err("the machine has no virtio console: add virtio-console = true to `vm`".into())
     }
 }
 
@@ -385,6 +433,8 @@ impl Step {
             ("await", self.r#await.is_some()),
             ("gate", self.gate.is_some()),
             ("link", self.link.is_some()),
+            ("inject", self.inject.is_some()),
+            ("type", self.r#type.is_some()),
             ("join", self.join.is_some()),
             ("reboot", self.reboot),
             ("power-off", self.power_off),

@@ -3,6 +3,7 @@
 pub mod catalogue;
 mod check;
 mod expectation;
+mod host_step;
 mod interpolate;
 mod load;
 pub mod model;

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use pincushion_abi::pattern::Pattern;
 use pincushion_devices::trace::event::{Fetch, Operation};
-use pincushion_vmm::config::Transport;
+use pincushion_vmm::config::{CpuList, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Expectation, Promise};
+
+pub use super::host_step::{BalloonAct, HostCheck, InjectStep, LinkStep};
 
 /// A whole scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +97,10 @@ pub struct Vm {
     pub transport: Transport,
     /// Threads that serve the devices' queues, 1 to 64.
     pub workers: u8,
+    /// A CPU of the host for each vCPU, as `0,2-4`; empty: anywhere.
+    pub cpu_affinity: CpuList,
+    /// A virtio console of the name `hvc0`, as in the guest; which some kernels have as a module: `load-module` of `virtio_console`.
+    pub virtio_console: bool,
     /// Longest time of the whole run in seconds, on the host's clock.
     pub limit_s: u64,
 }
@@ -109,6 +115,8 @@ impl Default for Vm {
             initrd: Initrd::Agent,
             transport: Transport::default(),
             workers: 1,
+            cpu_affinity: CpuList::default(),
+            virtio_console: false,
             limit_s: 420,
         }
     }
@@ -170,6 +178,9 @@ fn one_queue() -> u16 {
 /// The balloon's name in rules and events.
 pub const BALLOON: &str = "balloon";
 
+/// The virtio console's name in rules and events.
+pub const CONSOLE: &str = "hvc0";
+
 /// A memory balloon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -224,16 +235,6 @@ impl Pmem {
     }
 }
 
-/// What the host does with the balloon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub enum BalloonAct {
-    /// Asks the guest for a balloon of this size, with K, M or G.
-    Target(String),
-    /// Asks for the guest's statistics (`true`).
-    Statistics(bool),
-}
-
 /// What a disk holds at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -285,17 +286,8 @@ pub enum Backend {
     Volatile,
 }
 
-/// The cable of a network card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LinkStep {
-    /// Name of the card.
-    pub net: String,
-    /// Plugged in.
-    pub up: bool,
-}
-
-/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `join`, `reboot`, `power-off`, `fact`, `balloon`, `host` and `include`.
+/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `inject`, `type`, `join`, `reboot`, `power-off`, `fact`, `balloon`, `host` and
+/// `include`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Step {
@@ -331,6 +323,12 @@ pub struct Step {
     /// Plugs the cable of a network card in, or pulls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkStep>,
+    /// Frames come in at a card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inject: Option<InjectStep>,
+    /// The host types this into the virtio console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
     /// Waits for the answer of the `guest` step of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,
@@ -392,7 +390,7 @@ pub struct Await {
     pub count: u32,
 }
 
-fn one() -> u32 {
+pub(super) fn one() -> u32 {
     1
 }
 
@@ -440,49 +438,4 @@ pub struct Fact {
     pub key: String,
     /// Its value; `${...}` inside is replaced.
     pub value: toml::Value,
-}
-
-/// A look at a disk image after the machine has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub enum HostCheck {
-    /// `e2fsck -fn`: fact `fsck`.
-    Fsck {
-        /// The disk.
-        disk: String,
-    },
-    /// A file of the ext4 file system on it, read by debugfs: fact `found`.
-    File {
-        /// The disk.
-        disk: String,
-        /// Path in the file system.
-        path: String,
-        /// First byte that is looked at.
-        #[serde(default)]
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-        /// What must be there.
-        pattern: Pattern,
-        /// Name of the promise.
-        promise: String,
-    },
-    /// Bytes of the image: fact `found`.
-    Bytes {
-        /// The disk.
-        disk: String,
-        /// First byte that is looked at.
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-        /// What must be there.
-        pattern: Pattern,
-        /// Name of the promise.
-        promise: String,
-    },
-    /// Hashes all that was flushed, for the oracle `lying-flush`: facts `image`.
-    Flushed {
-        /// The disk.
-        disk: String,
-    },
 }
