@@ -68,6 +68,7 @@ pub fn card(config: &NetConfig, id: &str, context: &Context) -> Result<NetDevice
         mtu: config.mtu,
         pairs: config.queues.unwrap_or(1),
         fetch: config.fetch,
+        rate: config.rate.unwrap_or(0).into(),
         hash: context.tracer().is_on(),
         ..defaults
     };
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn each_wire_makes_a_card() {
-        for text in ["loopback", "pattern=7,queues=2"] {
+        for text in ["loopback", "pattern=7,queues=2,rate=50"] {
             let config: NetConfig = crate::config::key_values::parse(text).unwrap();
             assert!(card(&config, "n", &Context::quiet()).is_ok(), "{text}");
         }

@@ -14,6 +14,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::trace::event::Fetch;
 
+use super::pace::MAX_RATE;
 use super::port::Offloads;
 
 /// Length of configuration space up to `mtu`.
@@ -93,6 +94,8 @@ pub struct NetConfig {
     pub hash: bool,
     /// Hold frames in the ledger; off only to measure what that costs.
     pub ledger: bool,
+    /// Most frames that come to the guest in a second on each pair, up to [`MAX_RATE`]; 0: as they come.
+    pub rate: u64,
 }
 
 impl NetConfig {
@@ -108,6 +111,7 @@ impl NetConfig {
             fetch: Fetch::Late,
             hash: true,
             ledger: true,
+            rate: 0,
         }
     }
 
@@ -128,6 +132,10 @@ impl NetConfig {
         if self.pairs == 0 || self.pairs > MAX_PAIRS {
             let pairs = self.pairs;
             return Some(format!("{pairs} queue pairs: a card has 1 to {MAX_PAIRS}"));
+        }
+        if self.rate > MAX_RATE {
+            let rate = self.rate;
+            return Some(format!("{rate} frames/s: a card gets at most {MAX_RATE}"));
         }
         let mtu = self.mtu.filter(|mtu| *mtu < MIN_MTU)?;
         Some(format!("mtu {mtu} is below {MIN_MTU}, the least of IPv4"))

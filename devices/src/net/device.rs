@@ -22,6 +22,7 @@ use super::config::NetConfig;
 use super::control::{Controlling, NoWork};
 use super::link::Link;
 use super::loopback::Injector;
+use super::pace::{MAX_RATE, Pace};
 use super::port::{Offloads, Port};
 use super::receive::ReceiveSide;
 use super::request::{Receiving, Transmitting};
@@ -33,6 +34,7 @@ pub struct NetDevice {
     offloads: Offloads,
     queue_sizes: Vec<u16>,
     link: Link,
+    pace: Pace,
     port: Arc<Mutex<Box<dyn Port>>>,
     queues: Queues,
 }
@@ -60,9 +62,11 @@ impl NetDevice {
         };
         let name = config.name.as_str();
         let link = Link::new(name, config.mac, context.clone());
+        let pace = Pace::new(config.rate);
         let mut queues = Queues::new(name, context.clone());
         for pair in 0..config.pairs {
             let (sender, receiver) = port.pair(pair)?;
+            let receiver = Box::new(pace.paced(receiver, &context)?);
             let (rx, tx) = (2 * pair, 2 * pair + 1);
             let side = ReceiveSide::new(name, rx, receiver, link.clone(), context.clone())?;
             let (side, context) = (Box::new(side), context.clone());
@@ -94,6 +98,7 @@ impl NetDevice {
             queue_sizes: vec![config.queue_size; usize::from(index) + 1],
             offloads,
             link,
+            pace,
             port,
             queues,
             config,
@@ -190,16 +195,28 @@ impl VirtioDevice for NetDevice {
     }
 
     fn settings(&self) -> Vec<Setting> {
-        vec![Setting {
-            name: "link",
-            value: u64::from(self.link.is_up()),
-            unit: "(1 up, 0 down)",
-        }]
+        vec![
+            Setting {
+                name: "link",
+                value: u64::from(self.link.is_up()),
+                unit: "(1 up, 0 down)",
+            },
+            Setting {
+                name: "rate",
+                value: self.pace.rate(),
+                unit: "frames/s to the guest (0 as they come)",
+            },
+        ]
     }
 
     fn change_setting(&mut self, name: &str, value: u64) -> Result<(), String> {
         match (name, value) {
             ("link", 0 | 1) => self.link.set_up(value == 1),
+            ("rate", 0..=MAX_RATE) => {
+                let set = self.pace.set(value);
+                return set.map_err(|error| format!("cannot wake the queues: {error}"));
+            }
+            ("rate", _) => return Err(format!("a card gets at most {MAX_RATE} frames/s")),
             ("link", _) => return Err("a link is up (1) or down (0)".to_owned()),
             _ => return Err(format!("a card has no setting `{name}`")),
         }
@@ -214,7 +231,7 @@ mod tests {
     use crate::trace::Tracer;
 
     #[test]
-    fn the_cable_is_pulled_and_plugged_in_as_a_setting() {
+    fn cable_and_rate_are_settings() {
         let (tracer, recording) = Tracer::recording();
         let context = Context::new(crate::fault::Plan::default(), tracer).unwrap();
         let port = Box::new(Loopback::default());
@@ -223,9 +240,14 @@ mod tests {
         assert_eq!(value(&card), 1);
         card.change_setting("link", 0).unwrap();
         assert_eq!((value(&card), card.link().is_up()), (0, false));
-        assert!(card.change_setting("link", 2).is_err() && card.change_setting("rate", 1).is_err());
+        assert!(
+            card.change_setting("link", 2).is_err() && card.change_setting("speed", 1).is_err()
+        );
         assert_eq!(value(&card), 0, "a wrong change changes nothing");
         card.change_setting("link", 1).unwrap();
+        card.change_setting("rate", 250).unwrap();
+        assert!(card.change_setting("rate", 1_000_001).is_err());
+        assert_eq!(card.settings()[1].value, 250);
         let events = recording.events();
         let changes = events
             .iter()

@@ -19,6 +19,7 @@ pub mod header;
 pub mod lab;
 pub mod link;
 pub mod loopback;
+pub mod pace;
 pub mod pattern;
 pub mod pcap;
 pub mod port;

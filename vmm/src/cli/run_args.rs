@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]
     blk: Vec<BlkConfig>,
     /// A network card: tap=NAME, pcap=FILE[,record=FILE], loopback or pattern=SEED[,frames=N], then
-    /// [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,fetch=early|late]; may be repeated
+    /// [,id=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,rate=FRAMES/S][,fetch=early|late]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_net)]
     net: Vec<NetConfig>,
     /// A memory balloon: [target=SIZE][,reporting=on|off][,deflate-on-oom=on|off][,id=NAME], or `on`

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use pincushion_devices::net::config::MAX_PAIRS;
+use pincushion_devices::net::pace::MAX_RATE;
 use pincushion_devices::net::{Mac, pattern};
 use pincushion_devices::trace::event::Fetch;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -39,6 +40,14 @@ pub struct NetConfig {
         skip_serializing_if = "Option::is_none"
     )]
     pub frames: Option<u32>,
+    /// Most frames that come to the guest in a second on each queue pair, up to 1000000; a running machine may change it
+    /// (`pincushion ctl SOCK set n rate=100`). Default: 0, as they come.
+    #[serde(
+        default,
+        deserialize_with = "number",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rate: Option<u32>,
     /// Name in plans, events and messages. At most 20 bytes. Default: `net0`, `net1`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -128,6 +137,9 @@ impl NetConfig {
                 "queues={queues}: a card has 1 to {MAX_PAIRS} queue pairs"
             ));
         }
+        if u64::from(self.rate.unwrap_or(0)) > MAX_RATE {
+            return Err(format!("rate: a card gets at most {MAX_RATE} frames/s"));
+        }
         match self.mtu {
             Some(mtu) if mtu < pincushion_devices::net::config::MIN_MTU => {
                 Err(format!("mtu={mtu}: the least is 68"))
@@ -193,6 +205,7 @@ mod tests {
             ("loopback,record=x.pcap", "goes with pcap="),
             ("loopback,frames=3", "goes with pattern="),
             ("loopback,queues=9", "1 to 8"),
+            ("loopback,rate=1000001", "at most 1000000 frames/s"),
             ("loopback,queues=x", "`x` is not a whole number"),
             ("loopback,mtu=67", "the least is 68"),
             ("loopback,mtu=70000", "`70000` is not a whole number"),
