@@ -9,6 +9,7 @@ mod fact;
 mod faults;
 mod history;
 mod lives;
+mod plausible;
 mod reader;
 mod request;
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use pincushion_devices::trace::event::{Event, EventKind, Seq, VERSION};
 use serde::Deserialize;
 
+use super::plausible;
+
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -47,6 +49,14 @@ pub enum ReadError {
         seq: u64,
         /// The number before it.
         previous: u64,
+    },
+    /// Nothing that a machine can have logged.
+    #[error("line {line} of the event log is damaged: {defect}")]
+    Impossible {
+        /// From 1.
+        line: u64,
+        /// What is impossible about it.
+        defect: &'static str,
     },
     /// The first line is not `log-opened`.
     #[error("the event log does not begin with a log-opened event")]
@@ -157,6 +167,10 @@ impl<R: BufRead> Reader<R> {
                 seq,
                 previous: self.previous,
             });
+        }
+        if let Some(defect) = plausible::defect(&event.kind) {
+            let line = self.line;
+            return Err(ReadError::Impossible { line, defect });
         }
         self.previous = seq;
         Ok(event)

@@ -91,14 +91,11 @@ impl Timeline {
                 frames,
                 first_page,
             }) => {
-                for (page, &frame) in (*first_page..)
-                    .zip(frames)
-                    .filter(|(_, frame)| **frame != 0)
-                {
+                for (index, &frame) in (0..).zip(frames).filter(|(_, frame)| **frame != 0) {
                     let owner = PageOwner {
                         device: device.clone(),
                         file: file.clone(),
-                        page,
+                        page: first_page.saturating_add(index),
                     };
                     self.owners.insert(frame, owner);
                 }

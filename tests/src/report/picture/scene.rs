@@ -153,9 +153,8 @@ fn owner(timeline: &Timeline, frame: u64) -> Option<String> {
         let Fact::FilePage(page) = fact else {
             return None;
         };
-        let (number, _) = (page.first_page..)
-            .zip(&page.frames)
-            .find(|(_, of)| **of == frame)?;
+        let (index, _) = (0..).zip(&page.frames).find(|(_, of)| **of == frame)?;
+        let number = page.first_page.saturating_add(index);
         Some(format!(
             "page {number} of {} on disk {}",
             page.file, page.device
