@@ -126,6 +126,10 @@ fn files_of_ours_are_refused_with_their_line() {
     write("unit.toml", "kernel = 'k'\nmemory = '1X'\n");
     write("plan-key.toml", "[[rule]]\nnmae = 'x'\n");
     write("plan-rule.toml", "[[rule]]\nname = 'x'\n");
+    write(
+        "plan-cycle.toml",
+        "[[rule]]\nafter-gate = 'a'\nopen-gate = 'b'\n[[rule]]\nafter-gate = 'b'\nopen-gate = 'a'\n",
+    );
     refused(
         room.path(),
         exit_code::BAD_ARGUMENTS,
@@ -142,6 +146,10 @@ fn files_of_ours_are_refused_with_their_line() {
                 "run --kernel k --plan plan-rule.toml",
                 &["plan-rule.toml", "rule `x`", "no action"],
             ),
+            (
+                "run --kernel k --plan plan-cycle.toml",
+                &["plan-cycle.toml:1", "cycle of gates", "gate `b`"],
+            ),
         ],
     );
 }
@@ -155,6 +163,8 @@ fn what_is_missing_or_unusable_is_a_setup_error() {
     };
     file("odd.img", 1000);
     file("empty.img", 0);
+    file("odd.pmem", (2 << 20) + 512);
+    file("small.pmem", 2 << 20);
     file("big", 1 << 30);
     fs::write(room.path().join("text"), "#!/bin/sh\n").unwrap();
     fs::create_dir(room.path().join("dir")).unwrap();
@@ -187,6 +197,26 @@ fn what_is_missing_or_unusable_is_a_setup_error() {
             (
                 "run --kernel k --blk path=d.img --blk path=d.img",
                 &["id=blk1", "in use", "read-only"],
+            ),
+            (
+                "run --kernel k --pmem path=none",
+                &["--pmem id=pmem0", "does not exist", "truncate -s"],
+            ),
+            (
+                "run --kernel k --pmem path=odd.pmem,id=p",
+                &["--pmem id=p", "multiple of 2 MiB", "truncate -s 4194304"],
+            ),
+            (
+                "run --kernel k --pmem path=small.pmem,size=4M",
+                &["2097152 bytes", "size=4194304", "truncate"],
+            ),
+            (
+                "run --kernel k --net pcap=text",
+                &["--net id=net0", "text: at byte 0"],
+            ),
+            (
+                "run --kernel k --net tap=pinno9,id=n",
+                &["--net id=n", "`pinno9`", "ip tuntap add"],
             ),
             (
                 "run --kernel k --events text",

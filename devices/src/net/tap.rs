@@ -340,6 +340,26 @@ mod tests {
     }
 
     #[test]
+    fn a_tap_of_another_user_is_refused_with_the_line_that_gives_it_away() {
+        let refused = in_a_lab(|| {
+            lab::tap("pint2", 1)?;
+            // Only this thread becomes nobody, and it ends with the test.
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody)?;
+            Ok(Tap::open("pint2", 1).unwrap_err())
+        });
+        if let Some(error) = refused {
+            assert!(matches!(error, TapError::NotAllowed { .. }), "{error:?}");
+            let said = error.to_string();
+            assert!(
+                said.contains("`pint2` may not be used by this user"),
+                "{said}"
+            );
+            assert!(said.contains("user $USER"), "{said}");
+        }
+    }
+
+    #[test]
     fn what_the_kernel_refuses_has_a_way_out() {
         let refusal = |errno| refused("t0", 1, io::Error::from_raw_os_error(errno)).to_string();
         assert!(refusal(libc::EPERM).contains("may not be used by this user"));

@@ -218,7 +218,7 @@ fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
     }
     let near = nearest(id, known);
     Err(format!(
-        "there is no disk `{id}`{}",
+        "there is no device `{id}` in this machine{}",
         near.map_or(String::new(), |near| format!("; did you mean `{near}`?"))
     ))
 }
@@ -302,7 +302,10 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             .iter()
             .any(|net| net.id.as_ref() == Some(&link.net))
     {
-        return Err(format!("link: there is no card `{}`", link.net));
+        return Err(format!(
+            "link: there is no card `{}`: add a [[net]]",
+            link.net
+        ));
     }
     if let Some(inject) = &step.inject {
         has_loopback(scenario, &inject.net)?;

@@ -209,9 +209,39 @@ mod tests {
             "{said}"
         );
         let said = refused("[[rule]]\ndevice = 'b'\nverify = true\n");
-        assert!(said.contains("there is no disk `b`"), "{said}");
+        assert!(
+            said.contains("there is no device `b` in this machine"),
+            "{said}"
+        );
         let said = refused("[[rule]]\ndevice = 'a'\n");
         assert!(said.contains("has no action"), "{said}");
+    }
+
+    #[test]
+    fn a_device_that_the_machine_lacks_is_refused_wherever_it_is_asked_for() {
+        for (step, words) in [
+            (
+                "await = { event = 'parked', device = 'b' }",
+                "there is no device `b`",
+            ),
+            (
+                "guest = { op = 'open', path = '${pmem.p}', flags = [], file = 'f' }",
+                "there is no device `p`",
+            ),
+            (
+                "guest = { op = 'open', path = '${disk.aa}', flags = [], file = 'f' }",
+                "there is no device `aa` in this machine; did you mean `a`?",
+            ),
+            ("host = { fsck = { disk = 'p' } }", "there is no device `p`"),
+            ("link = { net = 'n', up = false }", "there is no card `n`"),
+            ("balloon = { statistics = true }", "add [balloon]"),
+        ] {
+            let said = refused(&format!("[[step]]\n{step}\n"));
+            assert!(
+                said.starts_with("x.toml:9: step 1: ") && said.contains(words),
+                "{step}: {said}"
+            );
+        }
     }
 
     #[test]
