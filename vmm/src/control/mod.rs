@@ -24,6 +24,6 @@ mod socket;
 
 pub use api::{About, Controlled, Operate};
 pub use error::Refusal;
-pub use routes::openapi;
+pub use routes::{openapi, router};
 pub use server::Server;
 pub use socket::SocketError;

@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tower::Service;
 
-use super::api::{Api, Controlled};
+use super::api::Controlled;
 use super::observer::Observer;
 use super::routes::router;
 use super::socket::{Socket, SocketError};
@@ -56,7 +56,7 @@ impl Server {
         };
         let (socket, listener) = Socket::listen(path)?;
         let observer = controlled.observer.clone();
-        let router = router(Api::new(controlled));
+        let router = router(controlled);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(16)

@@ -13,14 +13,15 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 use utoipa::OpenApi;
 
-use super::api::Api;
+use super::api::{Api, Controlled};
 use super::error::{ApiError, Refusal};
 
 /// Longest body of a request in bytes: a plan of some ten thousand rules.
 const MAX_BODY: usize = 4 << 20;
 
-/// All addresses.
-pub(super) fn router(api: Api) -> Router {
+/// All that the socket answers, for a server or for whoever brings requests in another way.
+pub fn router(controlled: Controlled) -> Router {
+    let api = Api::new(controlled);
     Router::new()
         .route("/v1/machine", get(machine::get))
         .route("/v1/machine/pause", post(machine::pause))
