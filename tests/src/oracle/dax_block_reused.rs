@@ -9,7 +9,8 @@
 //! store beside its own DMA is its own race. Does not see a block that was freed and not yet given away, nor one that went to metadata of the
 //! file system. Blocks that files share on purpose (reflink), inline data and space that has no place yet are left out. Where only one look lies
 //! within the hold, and an older one found the block in another file, the finding is possible only: it may have changed hands before the hold.
-//! The file system is taken to fill the region from its first byte (no partition), as nd_pmem shows it.
+//! After the plan let a device write memory that it did not own, or complete a request twice, a change of hands is counted: the guest's
+//! metadata may be wrong, or it believes that the device has done. The file system is taken to fill the region from its first byte (no partition), as nd_pmem shows it.
 //!
 //! Why not from outside, by the metadata in the region: while the guest runs, these are half in a journal and half in the guest's caches,
 //! and a judge that reads them too early blames the guest for what it has not done.
@@ -94,10 +95,13 @@ impl Oracle for DaxBlockReused {
                     let offset = frame * FRAME_SIZE - region.addr;
                     changed_hands(&looks, request, offset).map(|pair| (*frame, offset, pair))
                 });
-                findings.extend(
-                    changes
-                        .map(|(frame, offset, pair)| finding(name, request, frame, offset, &pair)),
-                );
+                for (frame, offset, change) in changes {
+                    if was_asked_for(timeline, request, &change) {
+                        opinion.count("dax-block-reused-while-held.after-a-planned-fault", 1);
+                    } else {
+                        findings.push(finding(name, request, frame, offset, &change));
+                    }
+                }
             }
         }
         opinion.findings.extend(merge(findings));
@@ -145,6 +149,13 @@ fn frames_in(region: GuestRange, request: &Request) -> Vec<u64> {
     held.sort_unstable();
     held.dedup();
     held
+}
+
+/// Whether a fault of the plan may have made the guest give the block away.
+fn was_asked_for(timeline: &Timeline, request: &Request, change: &Change<'_>) -> bool {
+    let (boot, until) = (request.boot, change.taker.ended);
+    timeline.memory_was_spoiled(boot, until)
+        || timeline.guest_was_misled(&request.id.device, boot, until)
 }
 
 /// The last look that found the block with one file and the first that found it with another.
@@ -269,7 +280,7 @@ fn consequence(
 
 #[cfg(test)]
 mod tests {
-    use pincushion_devices::trace::event::{EventKind, Fetch, HoldEnd, Operation};
+    use pincushion_devices::trace::event::{EventKind, Fault, HoldEnd, Operation};
     use serde_json::json;
 
     use super::*;
@@ -285,13 +296,7 @@ mod tests {
 
     fn machine() -> Script {
         let mut script = Script::booted();
-        script.push(EventKind::DeviceAdded {
-            device: "p".into(),
-            kind: "virtio-pmem".into(),
-            fetch: Fetch::Late,
-            capacity_bytes: REGION.len,
-            region: Some(REGION),
-        });
+        script.region("p", REGION);
         script
     }
 
@@ -386,6 +391,29 @@ mod tests {
         look(&mut script, 3, "/mnt/held", "12.7", BLOCK, 1);
         script.finish("b#1");
         assert!(ask(DaxBlockReused, &script).findings.is_empty());
+    }
+
+    #[test]
+    fn a_change_of_hands_after_a_planned_fault_that_may_explain_it_is_counted() {
+        let touch = |addr: u64| Fault::RogueTouch {
+            range: GuestRange { addr, len: 64 },
+        };
+        for (fault, findings) in [
+            (touch(REGION.addr + 4096), 0),
+            (touch(4096), 0),
+            (Fault::Duplicate, 0),
+            (Fault::InterruptSpurious, 1),
+            (Fault::Corrupt { bits: vec![1] }, 1),
+        ] {
+            let mut script = machine();
+            script.fetch("b#0", Operation::Read, frame(PAGE));
+            look(&mut script, 1, "/mnt/held", "12.7", BLOCK, 1);
+            script.fault("b#0", fault.clone());
+            look(&mut script, 2, "/mnt/other", "13.1", BLOCK, 1);
+            script.finish("b#0");
+            let opinion = ask(DaxBlockReused, &script);
+            assert_eq!(opinion.findings.len(), findings, "{fault:?}: {opinion:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! reports while its disk is reset and not in use again (a kernel on its way down resets disks under file systems that are
 //! still mounted; which disk the guest calls `vda` is a fact, and where that is not known the reset of any disk excuses the
 //! damage), and a panic for which the scenario itself asked. What the kernel said before its agent reported is held against the
-//! machine, not against a promise.
+//! machine, not against a promise. A warning that a DAX page left its file while somebody referred to it speaks of O3, all others of O2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -158,6 +158,15 @@ impl GuestSplat {
     }
 }
 
+/// The promise that the kernel broke by its own word. Most splats say only that something is broken.
+fn promise(title: &str) -> Promise {
+    match title {
+        // A page leaves its DAX file while somebody refers to it: the block is free, and the device still has it.
+        "WARNING: fs/dax.c dax_disassociate_entry" => Promise::O3,
+        _ => Promise::O2,
+    }
+}
+
 /// What the plan had done to the guest when it spoke.
 #[derive(Debug, Clone, Copy)]
 struct Excuse {
@@ -206,12 +215,12 @@ impl Splat {
         };
         Finding {
             oracle: NAME.to_owned(),
-            title,
             promise: if self.before_hello {
                 Promise::Machine
             } else {
-                Promise::O2
+                promise(&title)
             },
+            title,
             certainty,
             text: format!("The guest's kernel printed: \"{}\".", self.line),
             evidence: vec![self.seq],
@@ -269,6 +278,25 @@ mod tests {
             !opinion.findings[0].text.contains("times"),
             "{}",
             opinion.findings[0].text
+        );
+    }
+
+    #[test]
+    fn a_dax_page_that_leaves_its_file_while_it_is_held_is_a_matter_of_o3_alone() {
+        let promise_of = |place: &str| {
+            let mut script = Script::booted();
+            script.console(&format!("[    3.1] WARNING: CPU: 0 PID: 1 at {place}"));
+            let opinion = ask(GuestSplat::default(), &script);
+            let promises: Vec<Promise> = opinion.findings.iter().map(|f| f.promise).collect();
+            promises
+        };
+        assert_eq!(
+            promise_of("fs/dax.c:390 dax_disassociate_entry+0x4b/0x80"),
+            [Promise::O3]
+        );
+        assert_eq!(
+            promise_of("fs/dax.c:1000 dax_writeback_one+0x4b/0x80"),
+            [Promise::O2]
         );
     }
 

@@ -78,7 +78,9 @@ fn given<'a>(timeline: &'a Timeline, promised: &Promised, looked: Stamp) -> Opti
     let pages: Vec<GuestRange> = promised.frames.iter().map(|frame| page(*frame)).collect();
     let asked = timeline.disk_was_spoiled(&promised.device, looked)
         || timeline.source_was_spoiled(&promised.frames, looked)
-        || timeline.touched_by_plan(&pages, 0, looked.seq);
+        || timeline.touched_by_plan(&pages, 0, looked.seq)
+        // A region of persistent memory is memory and medium at once.
+        || timeline.region_was_spoiled(&promised.device, looked.seq);
     (ended < looked && !spoiled && !asked).then_some(step)
 }
 

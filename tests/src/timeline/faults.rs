@@ -93,10 +93,23 @@ impl Timeline {
         })
     }
 
-    /// Whether a device wrote memory that it did not own before an event of the same boot, because the plan wanted it.
+    /// Whether a device wrote memory that it did not own before an event of this boot, because the plan wanted it: in this boot, or
+    /// in an earlier one into a region of persistent memory, which outlives a boot.
     #[must_use]
     pub fn memory_was_spoiled(&self, boot: u32, before: u64) -> bool {
         self.acted(boot, before, |_, fault| spoils(fault) == Spoils::Memory)
+            || self
+                .devices
+                .values()
+                .filter_map(|device| device.region)
+                .any(|region| self.touched_by_plan(&[region], 0, before))
+    }
+
+    /// Whether a device wrote into the region of persistent memory of this name what it did not own, before an event.
+    #[must_use]
+    pub fn region_was_spoiled(&self, device: &str, before: u64) -> bool {
+        let region = self.devices.get(device).and_then(|device| device.region);
+        region.is_some_and(|region| self.touched_by_plan(&[region], 0, before))
     }
 
     /// Whether the guest may have believed something wrong about what a device had completed at an event: then it may use
@@ -173,6 +186,31 @@ mod tests {
         assert!(!timeline.touched_by_plan(&[frame(8)], began, ended));
         assert!(!timeline.touched_by_plan(&[frame(7)], ended, ended + 9));
         assert!(timeline.memory_was_spoiled(1, ended) && !timeline.memory_was_spoiled(2, ended));
+    }
+
+    #[test]
+    fn what_a_touch_did_to_a_region_outlives_the_boot() {
+        let region = GuestRange {
+            addr: 1 << 32,
+            len: 32 << 20,
+        };
+        let spoiled_in_boot_2 = |addr: u64| {
+            let mut script = Script::booted();
+            script.region("p", region);
+            script.whole("b#0", Operation::Read, frame(7));
+            let range = GuestRange { addr, len: 64 };
+            script.fault("b#0", Fault::RogueTouch { range });
+            script.push(EventKind::FaultTouchEnded { request: id("b#0") });
+            let now = script.push(EventKind::BootBegan { boot: 2 });
+            let timeline = script.timeline();
+            assert!(!timeline.region_was_spoiled("b", now));
+            (
+                timeline.memory_was_spoiled(2, now),
+                timeline.region_was_spoiled("p", now),
+            )
+        };
+        assert_eq!(spoiled_in_boot_2(region.addr + 4096), (true, true));
+        assert_eq!(spoiled_in_boot_2(4096), (false, false));
     }
 
     #[test]

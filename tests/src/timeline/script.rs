@@ -49,6 +49,17 @@ impl Script {
         script
     }
 
+    /// A region of persistent memory.
+    pub(crate) fn region(&mut self, device: &str, region: GuestRange) {
+        self.push(EventKind::DeviceAdded {
+            device: device.to_owned(),
+            kind: "virtio-pmem".to_owned(),
+            fetch: Fetch::Late,
+            capacity_bytes: region.len,
+            region: Some(region),
+        });
+    }
+
     /// Another boot, with the agent's hello.
     pub(crate) fn boot(&mut self, boot: u32) {
         self.push(EventKind::BootBegan { boot });
