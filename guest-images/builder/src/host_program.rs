@@ -25,7 +25,8 @@ pub fn host_program(name: &str) -> Result<Vec<ExtraFile>, Error> {
 }
 
 /// The Debian package that has the program, as far as Pincushion uses it.
-pub(crate) fn package_of(name: &str) -> &str {
+#[must_use]
+pub fn package_of(name: &str) -> &str {
     match name {
         "mke2fs" | "mkfs.ext4" | "e2fsck" | "debugfs" | "tune2fs" | "dumpe2fs" => "e2fsprogs",
         "mkfs.xfs" | "xfs_repair" | "xfs_io" => "xfsprogs",

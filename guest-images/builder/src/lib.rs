@@ -53,7 +53,7 @@ pub use deb::DebError;
 pub use digest::{FileRecord, sha256};
 pub use entry::{Kernel, KernelRecord};
 pub use error::Error;
-pub use host_program::host_program;
+pub use host_program::{host_program, package_of};
 pub use image::{ExtraFile, FileDigest, Image, ImageSpec, Manifest};
 pub use inventory::{Content, Damage, Entry};
 pub use modules::{Module, ModuleError, ModuleTree};

@@ -16,9 +16,12 @@ pub enum NestedError {
     /// No QEMU, and no right to install it.
     #[error("qemu-system-x86_64 is not installed; as root run: {INSTALL_LINE}")]
     QemuMissing,
+    /// There is no package manager that we know.
+    #[error("cannot run `{0}`: this is no Debian; install what it names by hand")]
+    NoAptGet(String),
     /// The package manager could not install it.
-    #[error("installing QEMU failed: `{line}` ended with {status}; its last words:\n{output}")]
-    InstallQemu {
+    #[error("`{line}` ended with {status}; its last words:\n{output}")]
+    Install {
         /// What was run.
         line: String,
         /// How it ended.
@@ -148,7 +151,8 @@ impl NestedError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::QemuMissing
-            | Self::InstallQemu { .. }
+            | Self::NoAptGet(_)
+            | Self::Install { .. }
             | Self::Start { .. }
             | Self::QemuDied { .. }
             | Self::BootLimit { .. }

@@ -1,15 +1,13 @@
 //! QEMU: where it is, how it comes here, and how the nested machine is made of it.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use pincushion_abi::nested::PORT_NAME;
 
 use super::config::NestedConfig;
-use super::error::{NestedError, host};
+use super::error::NestedError;
+use super::install::install;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -29,15 +27,12 @@ pub fn find_qemu() -> Result<PathBuf, NestedError> {
         .ok_or(NestedError::QemuMissing)
 }
 
-/// How much of a failed installation is told.
-const LAST_LINES: usize = 10;
-
 /// Finds QEMU, and installs it from the distribution first if it is missing and we are root. `progress` gets lines
 /// for the user.
 ///
 /// # Errors
 ///
-/// [`NestedError::QemuMissing`] for a user who is not root or has no `apt-get`; [`NestedError::InstallQemu`] if that failed.
+/// [`NestedError::QemuMissing`] for a user who is not root or has no `apt-get`; [`NestedError::Install`] if that failed.
 pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
     if let Ok(found) = find_qemu() {
         return Ok(found);
@@ -45,52 +40,8 @@ pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
     if !rustix::process::geteuid().is_root() {
         return Err(NestedError::QemuMissing);
     }
-    progress(&format!("installing QEMU: {INSTALL_LINE}"));
-    // The lists may be missing (containers) or old: only then is the update worth its time.
-    if apt_get(INSTALL_LINE, progress).is_err() {
-        progress("that failed; fetching the package lists first: apt-get update");
-        apt_get("apt-get update", progress)?;
-        apt_get(INSTALL_LINE, progress)?;
-    }
+    install("QEMU", INSTALL_LINE, progress)?;
     find_qemu()
-}
-
-/// Runs one of our own `apt-get` lines without any question to the user, who sees what is unpacked and set up.
-fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
-    let mut words = line.split(' ');
-    let program = words.next().unwrap_or_default();
-    let (output, sink) = io::pipe().map_err(host("make a pipe"))?;
-    let errors = sink.try_clone().map_err(host("share a pipe"))?;
-    let mut child = Command::new(program)
-        // Another apt-get may be at work: wait for it instead of failing.
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .args(words)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(sink)
-        .stderr(errors)
-        .spawn()
-        .map_err(|_| NestedError::QemuMissing)?;
-    let mut last = VecDeque::new();
-    // The command held our ends of the pipe and was dropped: the lines end with apt-get.
-    for text in BufReader::new(output).lines().map_while(Result::ok) {
-        if text.starts_with("Unpacking") || text.starts_with("Setting up") {
-            progress(&text);
-        }
-        last.push_back(text);
-        if last.len() > LAST_LINES {
-            last.pop_front();
-        }
-    }
-    let status = child.wait().map_err(host("wait for apt-get"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(NestedError::InstallQemu {
-        line: line.to_owned(),
-        status: status.to_string(),
-        output: Vec::from(last).join("\n"),
-    })
 }
 
 /// The nested kernel's parameters, less those that depend on the clock.
