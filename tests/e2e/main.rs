@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 use pincushion_test::report::RunSummary;
 use pincushion_test::suite::{
-    Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for_guests, select,
-    suite_dir,
+    Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for,
+    missing_for_guests, select, suite_dir,
 };
 
 /// Guests at once. In a nested machine of two CPUs a second guest fills the time in which the first one waits.
@@ -40,7 +40,12 @@ fn main() -> ExitCode {
     let suite = Arc::new(OnceLock::new());
     let trial = |item: Item| {
         let suite = suite.clone();
-        Trial::test(title(&item), move || run(&item, &suite)).with_ignored_flag(missing.is_some())
+        let lacks = missing_for(&item.scenario);
+        if let (None, Some(why)) = (&missing, &lacks) {
+            eprintln!("skipping {}: {why}", title(&item));
+        }
+        Trial::test(title(&item), move || run(&item, &suite))
+            .with_ignored_flag(missing.is_some() || lacks.is_some())
     };
     let trials = items.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -33,7 +33,7 @@ pub const VIRTIO_CONSOLE_LOG: &str = "hvc0.log";
 pub struct RunInfo {
     /// The scenario's name.
     pub scenario: String,
-    /// The scenario's file, where it is not one of ours.
+    /// The scenario's file, where it is not one of ours, with `#` and the variant behind it where it has variants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario_file: Option<PathBuf>,
     /// The kernel as the user named it.

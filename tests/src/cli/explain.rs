@@ -8,7 +8,7 @@ use pincushion_vmm::exit_code;
 
 use super::Failure;
 use crate::scenario::{Scenario, catalogue, placeholders};
-use crate::suite::read_file;
+use crate::suite::{read_file, split_variant};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -75,17 +75,20 @@ impl Source {
 
 fn read(path: &Path) -> Result<Source, Failure> {
     if !path.exists()
-        && let Some(text) = path.to_str().and_then(catalogue::text)
+        && let Some(name) = path.to_str()
+        && let scenarios = catalogue::named(name).map_err(Failure::usage)?
+        && !scenarios.is_empty()
     {
-        let scenario = crate::scenario::parse(text, path).map_err(Failure::usage)?;
-        return of_scenario(&scenario);
+        return of_only(&scenarios);
     }
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = std::fs::read_to_string(split_variant(path).0).map_err(|error| {
         let problem = "is neither a file that can be read nor a built-in scenario (`pincushion test list` names them)";
         Failure::usage(anyhow::anyhow!("{}: {problem}: {error}", path.display()))
     })?;
     if is_scenario(&text) {
-        return of_scenario(&read_file(path).map_err(Failure::usage)?);
+        let scenarios = read_file(path).map_err(Failure::usage)?;
+        let scenarios: Vec<Scenario> = scenarios.into_iter().map(|(one, _)| one).collect();
+        return of_only(&scenarios);
     }
     let plan = Plan::parse(&text, path).map_err(Failure::usage)?;
     Ok(Source {
@@ -99,6 +102,19 @@ fn is_scenario(text: &str) -> bool {
     let table: Option<toml::Table> = toml::from_str(text).ok();
     let keys = ["summary", "step", "disk", "expect"];
     table.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
+}
+
+fn of_only(scenarios: &[Scenario]) -> Result<Source, Failure> {
+    match scenarios {
+        [scenario] => of_scenario(scenario),
+        several => {
+            let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+            Err(Failure::usage(anyhow::anyhow!(
+                "these are several scenarios ({}): name one, of a file as FILE#VARIANT",
+                names.join(", ")
+            )))
+        }
+    }
 }
 
 fn of_scenario(scenario: &Scenario) -> Result<Source, Failure> {
@@ -132,9 +148,10 @@ mod tests {
 
     #[test]
     fn every_built_in_scenario_can_be_explained() {
-        for name in catalogue::names() {
+        for listed in catalogue::all().unwrap() {
+            let name = listed.scenario.name;
             assert!(
-                !read(Path::new(name)).unwrap().explain().is_empty(),
+                !read(Path::new(&name)).unwrap().explain().is_empty(),
                 "{name}"
             );
         }

@@ -85,13 +85,17 @@ pub(super) fn check(files: &[PathBuf]) -> Result<u8, Failure> {
     let mut code = exit_code::OK;
     for file in files {
         match read_file(file) {
-            Ok(scenario) => println!(
-                "{}: ok, with {}, {} and {}",
-                file.display(),
-                count(scenario.steps.len(), "step"),
-                count(scenario.rules.len(), "rule"),
-                count(scenario.disks.len(), "disk")
-            ),
+            Ok(scenarios) => {
+                for (scenario, file) in scenarios {
+                    println!(
+                        "{}: ok, with {}, {} and {}",
+                        file.display(),
+                        count(scenario.steps.len(), "step"),
+                        count(scenario.rules.len(), "rule"),
+                        count(scenario.disks.len(), "disk")
+                    );
+                }
+            }
             Err(error) => {
                 complain(format_args!("{}", crate::words(&error)));
                 code = exit_code::BAD_ARGUMENTS;

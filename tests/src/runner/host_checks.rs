@@ -110,14 +110,21 @@ fn quiet(log: &Path, about: &[String]) -> Result<(), String> {
 }
 
 fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
-    let output = tool("e2fsck")
-        .args(["-f", "-n"])
+    let is_xfs = image_bytes(image, 0, 4).is_ok_and(|magic| magic == *b"XFSB");
+    let (program, flags): (_, &[&str]) = if is_xfs {
+        // It has one allocation group, and so no second superblock to compare with.
+        ("xfs_repair", &["-n", "-o", "force_geometry"])
+    } else {
+        ("e2fsck", &["-f", "-n"])
+    };
+    let output = tool(program)
+        .args(flags)
         .arg(image)
         .output()
-        .map_err(|error| format!("cannot run e2fsck: {error}"))?;
+        .map_err(|error| format!("cannot run {program}: {error}"))?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
-    // e2fsck(8): 0 is no errors; with -n nothing is ever corrected.
+    // e2fsck(8), xfs_repair(8): 0 is no errors; with -n nothing is ever corrected.
     Ok(json!({ "device": disk, "clean": output.status.code() == Some(0), "output": said.trim() }))
 }
 

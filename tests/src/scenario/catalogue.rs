@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{LoadError, parse};
+use super::load::{LoadError, parse_all};
 use super::model::Scenario;
 
 macro_rules! files {
@@ -27,11 +27,8 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
     "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset" "fault-net"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
-    "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-truncate-while-held"
-    "dax-collapse-while-held" "dax-fork-while-held" "dax-fsync-while-held"
-    "dax-longterm-refused" "dax-madvise-while-held" "dax-no-overlap" "dax-punch-while-held"
-    "dax-remount-ro-while-held" "dax-rename-over-while-held" "dax-truncate-interrupted"
-    "dax-truncate-other-page-while-held" "dax-unlink-mapped-while-held" "dax-zero-while-held"
+    "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-wait-while-held"
+    "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -41,7 +38,9 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
-    "file-page" "dax-page" "dax-dma" "dax-not-free" "dax-taken"
+    "file-page" "dax-mount-ext4" "dax-mount-xfs" "dax-full-ext4" "dax-full-xfs" "dax-page"
+    "dax-dma" "dax-not-free-ext4" "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4"
+    "dax-clone-xfs" "dax-end-ext4" "dax-end-xfs"
 );
 
 /// The text of a part.
@@ -57,29 +56,65 @@ pub(super) fn part_names() -> impl Iterator<Item = &'static str> {
     PARTS.iter().map(|(name, _)| *name)
 }
 
-/// The text of a scenario's file.
+/// The text of a scenario's file, by the file's name or that of one of its variants.
 #[must_use]
 pub fn text(name: &str) -> Option<&'static str> {
-    SCENARIOS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, text)| *text)
+    file_of(name).map(|(_, text)| text)
 }
 
-/// Names of all scenarios, in order.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    SCENARIOS.iter().map(|(name, _)| *name)
+/// The file that is this scenario: of its name, or of the longest name before a `-`.
+fn file_of(name: &str) -> Option<(&'static str, &'static str)> {
+    let file = |name: &str| SCENARIOS.iter().find(|(known, _)| *known == name).copied();
+    if let Some(file) = file(name) {
+        return Some(file);
+    }
+    let cuts = name.rmatch_indices('-').map(|(at, _)| &name[..at]);
+    let (file, text) = cuts.filter_map(file).next()?;
+    let all = parse_all(text, &path(file)).ok()?;
+    all.iter()
+        .any(|(_, one)| one.name == name)
+        .then_some((file, text))
+}
+
+/// A built-in scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Name of its file: the scenario's own, or what its variants share.
+    pub file: &'static str,
+    /// It.
+    pub scenario: Scenario,
 }
 
 /// All scenarios, in order.
 ///
 /// # Errors
 /// A file is wrong: a bug of ours, told like any other wrong file.
-pub fn all() -> Result<Vec<Scenario>, LoadError> {
-    SCENARIOS
-        .iter()
-        .map(|(name, text)| parse(text, &path(name)))
-        .collect()
+pub fn all() -> Result<Vec<Listed>, LoadError> {
+    let mut all = Vec::new();
+    for (file, text) in SCENARIOS {
+        let scenarios = parse_all(text, &path(file))?;
+        all.extend(
+            scenarios
+                .into_iter()
+                .map(|(_, scenario)| Listed { file, scenario }),
+        );
+    }
+    Ok(all)
+}
+
+/// The scenarios of this name, or of the file of this name.
+///
+/// # Errors
+/// As [`all`].
+pub fn named(name: &str) -> Result<Vec<Scenario>, LoadError> {
+    let Some((file, text)) = file_of(name) else {
+        return Ok(Vec::new());
+    };
+    let scenarios = parse_all(text, &path(file))?.into_iter();
+    Ok(scenarios
+        .map(|(_, scenario)| scenario)
+        .filter(|scenario| file == name || scenario.name == name)
+        .collect())
 }
 
 fn path(name: &str) -> PathBuf {
@@ -109,27 +144,30 @@ mod tests {
 
     #[test]
     fn every_file_of_the_directory_is_in_the_catalogue() {
-        assert_eq!(
-            names().map(str::to_owned).collect::<BTreeSet<_>>(),
-            names_in("")
-        );
-        assert_eq!(
-            part_names().map(str::to_owned).collect::<BTreeSet<_>>(),
-            names_in("parts")
-        );
+        let names = SCENARIOS.iter().map(|(name, _)| (*name).to_owned());
+        assert_eq!(names.collect::<BTreeSet<_>>(), names_in(""));
+        let parts = part_names().map(str::to_owned);
+        assert_eq!(parts.collect::<BTreeSet<_>>(), names_in("parts"));
     }
 
     #[test]
-    fn every_scenario_is_valid_and_named_like_its_file() {
-        for (name, text) in SCENARIOS {
-            let scenario = parse(text, &path(name)).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(scenario.name, *name);
+    fn every_scenario_is_valid_and_named_like_its_file_and_like_no_other() {
+        let mut names = BTreeSet::new();
+        for Listed { file, scenario } in all().unwrap_or_else(|error| panic!("{error}")) {
+            let name = &scenario.name;
+            assert!(
+                name == file || name.starts_with(&format!("{file}-")),
+                "{name} in {file}"
+            );
+            assert_eq!(text(name), text(file), "{name}");
+            assert_eq!(named(name).unwrap(), [scenario.clone()]);
+            assert!(names.insert(name.clone()), "two are named {name}");
         }
     }
 
     #[test]
     fn every_scenario_says_what_it_expects_of_each_of_its_kernels() {
-        for scenario in all().unwrap() {
+        for Listed { scenario, .. } in all().unwrap() {
             for kernel in &scenario.kernels {
                 assert!(
                     super::super::expected_for(&scenario.expect, kernel).is_some(),

@@ -124,8 +124,11 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
                 "backend = \"volatile\" has one queue: use `file` or `uring`".into(),
             ));
         }
-        if disk.content != Content::Ext4 && !disk.files.is_empty() {
-            return Err(wrong("only content = \"ext4\" holds files".into()));
+        let holds_files = matches!(disk.content, Content::Ext4 | Content::Xfs);
+        if !holds_files && !disk.files.is_empty() {
+            return Err(wrong(
+                "only content = \"ext4\" and \"xfs\" hold files".into(),
+            ));
         }
         if let Some(file) = disk
             .files
@@ -133,6 +136,17 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
             .find(|file| !file.path.starts_with('/') || file.path.contains(".."))
         {
             return Err(wrong(format!("{}: the path must be absolute", file.path)));
+        }
+        if disk.content == Content::Xfs
+            && let Some(file) = disk
+                .files
+                .iter()
+                .find(|file| file.path[1..].contains(['/', ' ']))
+        {
+            return Err(wrong(format!(
+                "{}: files of a fresh xfs lie in its root, and their names have no space",
+                file.path
+            )));
         }
     }
     Ok(())
@@ -172,14 +186,15 @@ fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
                 .strip_prefix("sectors.")
                 .and_then(|rest| rest.split_once(':'));
             let exists = known.is_some_and(|(id, path)| {
-                scenario
-                    .disks
-                    .iter()
-                    .any(|disk| disk.id == id && disk.files.iter().any(|file| file.path == path))
+                scenario.disks.iter().any(|disk| {
+                    disk.id == id
+                        && disk.content == Content::Ext4
+                        && disk.files.iter().any(|file| file.path == path)
+                })
             });
             if !exists {
                 return Err(wrong(format!(
-                    "`${{{name}}}`: a rule may use only ${{sectors.DISK:/PATH}} of a file in `files`"
+                    "`${{{name}}}`: a rule may use only ${{sectors.DISK:/PATH}} of a file in `files` of an ext4 disk"
                 )));
             }
         }
@@ -287,6 +302,9 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     let only_for_guest = step.thread.is_some() || step.expect.is_some() || step.abandon;
     if only_for_guest && step.guest.is_none() {
         return Err("thread, expect and abandon go only with guest".into());
+    }
+    if !step.set.is_empty() && step.include.is_none() {
+        return Err("set goes only with include".into());
     }
     if let Some(table) = &step.guest {
         let (filled, _) = placeholders(&Value::Table(table.clone()));

@@ -42,7 +42,7 @@ pub enum BalloonAct {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum HostCheck {
-    /// `e2fsck -fn`: fact `fsck`.
+    /// `e2fsck -fn`, or `xfs_repair -n` where the disk has xfs: fact `fsck`.
     Fsck {
         /// The disk.
         disk: String,

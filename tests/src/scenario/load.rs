@@ -1,5 +1,5 @@
 //! Reads a scenario file: unknown keys are refused with file, line and the nearest known one; `include` steps are replaced
-//! by the steps of their part.
+//! by the steps of their part, and a file with variants is several scenarios.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use super::catalogue;
 use super::check::check;
 use super::model::{Scenario, Step};
+use super::variant::{Settings, refuse_unused};
 
 /// Parts may include parts, so deep at most.
 const MAX_DEPTH: u32 = 8;
@@ -48,21 +49,54 @@ struct Part {
     steps: Vec<Step>,
 }
 
-/// Reads and checks a scenario. `path` is where `text` came from: for messages, and `parts` beside it are found before
-/// the built-in ones.
+/// Reads and checks a file of one scenario. `path` is where `text` came from: for messages, and `parts` beside it are found
+/// before the built-in ones.
 ///
 /// # Errors
 /// [`LoadError`].
 pub fn parse(text: &str, path: &Path) -> Result<Scenario, LoadError> {
-    let mut scenario: Scenario = from_toml(text, path)?;
+    let mut all = parse_all(text, path)?;
+    if let [_, _, ..] = &all[..] {
+        let names: Vec<&str> = all.iter().map(|(_, one)| one.name.as_str()).collect();
+        let problem = format!("is several scenarios ({}): name one", names.join(", "));
+        return Err(LoadError::Meaning {
+            place: path.display().to_string(),
+            problem,
+        });
+    }
+    Ok(all.remove(0).1)
+}
+
+/// Reads and checks a file: its only scenario, or one for each of its variants, with the variant's name. `path` as for [`parse`].
+///
+/// # Errors
+/// [`LoadError`].
+pub fn parse_all(text: &str, path: &Path) -> Result<Vec<(Option<String>, Scenario)>, LoadError> {
+    let all = Settings::of_file(text, path)?;
+    let scenarios = all
+        .iter()
+        .map(|one| Ok((one.variant.clone(), parse_one(text, path, one)?)));
+    let scenarios = scenarios.collect::<Result<_, _>>()?;
+    refuse_unused(&all, path)?;
+    Ok(scenarios)
+}
+
+fn parse_one(text: &str, path: &Path, settings: &Settings) -> Result<Scenario, LoadError> {
+    let text = settings.fill(text, path)?;
+    let mut scenario: Scenario = from_toml(&text, path)?;
+    scenario.variants.clear();
+    scenario.set.clear();
+    if let Some(variant) = &settings.variant {
+        scenario.name = format!("{}-{variant}", scenario.name);
+    }
     if let Err((index, problem)) = check(&scenario) {
         let place = match index {
-            Some((table, index)) => format!("{}:{}", path.display(), line_of(text, table, index)),
+            Some((table, index)) => format!("{}:{}", path.display(), line_of(&text, table, index)),
             None => path.display().to_string(),
         };
         return Err(LoadError::Meaning { place, problem });
     }
-    scenario.steps = expand(std::mem::take(&mut scenario.steps), path, 0)?;
+    scenario.steps = expand(std::mem::take(&mut scenario.steps), path, settings, 0)?;
     // Once more with all parts in their places: names that they use must exist.
     match check(&scenario) {
         Ok(()) => Ok(scenario),
@@ -77,7 +111,12 @@ fn from_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<
     toml::from_str(text).map_err(|error| LoadError::Syntax(describe(path, text, &error)))
 }
 
-fn expand(steps: Vec<Step>, path: &Path, depth: u32) -> Result<Vec<Step>, LoadError> {
+fn expand(
+    steps: Vec<Step>,
+    path: &Path,
+    settings: &Settings,
+    depth: u32,
+) -> Result<Vec<Step>, LoadError> {
     let mut all = Vec::new();
     for step in steps {
         let Some(name) = &step.include else {
@@ -92,8 +131,10 @@ fn expand(steps: Vec<Step>, path: &Path, depth: u32) -> Result<Vec<Step>, LoadEr
             });
         }
         let (part_path, text) = read_part(name, path)?;
+        let settings = settings.within(&step.set);
+        let text = settings.fill(&text, &part_path)?;
         let part: Part = from_toml(&text, &part_path)?;
-        all.extend(expand(part.steps, &part_path, depth + 1)?);
+        all.extend(expand(part.steps, &part_path, &settings, depth + 1)?);
     }
     Ok(all)
 }
@@ -275,6 +316,47 @@ mod tests {
             .map(|step| step.gate.as_deref())
             .collect();
         assert_eq!(gates, [None, Some("two"), Some("three")]);
+    }
+
+    #[test]
+    fn each_variant_is_a_scenario_with_its_own_values_also_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("parts")).unwrap();
+        let part = "summary = 's'\n[[step]]\ngate = '${set.gate}'\n";
+        std::fs::write(dir.path().join("parts/open.toml"), part).unwrap();
+        let text = "name = 'x'\nsummary = 'on ${set.fs}'\nset = { gate = 'g' }\n[expect.default]\nverdict = 'pass'\n\
+            [[variant]]\nname = 'ext4'\nset = { fs = 'ext4' }\n[[variant]]\nname = 'xfs'\nset = { fs = 'xfs', gate = 'h' }\n\
+            [[disk]]\nid = 'a'\nsize = '16M'\ncontent = '${set.fs}'\n[[step]]\ninclude = 'open'\n";
+        let path = dir.path().join("x.toml");
+        let all = parse_all(text, &path).unwrap();
+        let told: Vec<_> = all
+            .iter()
+            .map(|(_, one)| {
+                (
+                    one.name.as_str(),
+                    one.summary.as_str(),
+                    one.disks[0].content,
+                    one.steps[0].gate.as_deref(),
+                )
+            })
+            .collect();
+        use super::super::model::Content::{Ext4, Xfs};
+        assert_eq!(
+            told,
+            [
+                ("x-ext4", "on ext4", Ext4, Some("g")),
+                ("x-xfs", "on xfs", Xfs, Some("h"))
+            ]
+        );
+        // What a run's directory keeps is one scenario.
+        let kept = toml::to_string(&all[1].1).unwrap();
+        assert_eq!(parse(&kept, &path).unwrap(), all[1].1);
+        assert!(
+            parse(text, &path)
+                .unwrap_err()
+                .to_string()
+                .contains("is several scenarios (x-ext4, x-xfs)")
+        );
     }
 
     #[test]

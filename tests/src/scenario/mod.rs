@@ -7,11 +7,13 @@ mod host_step;
 mod interpolate;
 mod load;
 pub mod model;
+mod needs;
 mod outcome;
+mod variant;
 
 pub(crate) use expectation::word as verdict_word;
 pub use expectation::{Comparison, compare, expected_for};
 pub use interpolate::{Missing, Values, fill, placeholders};
-pub use load::{LoadError, parse};
+pub use load::{LoadError, parse, parse_all};
 pub use model::Scenario;
 pub use outcome::unmet;

@@ -33,6 +33,12 @@ pub struct Scenario {
     /// Kernels that it applies to.
     #[serde(default = "newest_kernel")]
     pub kernels: Vec<String>,
+    /// Values of `${set.KEY}`; empty once the file was read.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub set: toml::Table,
+    /// The scenarios that the file is, if more than one; empty once the file was read.
+    #[serde(default, rename = "variant", skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<super::variant::Variant>,
     /// The machine.
     #[serde(default)]
     pub vm: Vm,
@@ -154,7 +160,7 @@ pub struct Disk {
     pub size: String,
     /// What is on it at first.
     pub content: Content,
-    /// Files that an ext4 disk holds at first; `${sectors.ID:PATH}` says where.
+    /// Files that an ext4 or xfs disk holds at first; on ext4 `${sectors.ID:PATH}` says where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<DiskFile>,
     /// When a write's payload is read, unless a rule says otherwise.
@@ -213,7 +219,7 @@ pub struct Pmem {
     pub size: String,
     /// What is in it at first.
     pub content: Content,
-    /// Files that an ext4 region holds at first; `${sectors.ID:PATH}` says where.
+    /// Files that an ext4 or xfs region holds at first; on ext4 `${sectors.ID:PATH}` says where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<DiskFile>,
 }
@@ -261,7 +267,7 @@ impl Content {
     }
 }
 
-/// A file on a fresh ext4 disk.
+/// A file on a fresh disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskFile {
@@ -350,6 +356,9 @@ pub struct Step {
     /// The steps of `parts/NAME.toml` stand here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<String>,
+    /// For `include`: values of `${set.KEY}` in the part, before those of the file.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub set: toml::Table,
 }
 
 /// What must come of a guest step.

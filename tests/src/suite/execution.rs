@@ -220,6 +220,7 @@ impl Suite {
             kernel,
             initrd: &image.initrd,
             limit: Duration::from_secs(item.scenario.vm.limit_s) + GRACE,
+            programs: &item.scenario.host_programs(),
             keep: self.keep,
             stop: &self.stop,
         };
@@ -326,7 +327,10 @@ mod tests {
     use super::*;
 
     fn item(kernel: &str, repeat: u32) -> Item {
-        let scenario = crate::scenario::catalogue::all().unwrap().remove(0);
+        let scenario = crate::scenario::catalogue::all()
+            .unwrap()
+            .remove(0)
+            .scenario;
         Item {
             scenario,
             file: None,

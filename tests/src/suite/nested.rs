@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use pincushion_image::host_program;
 use pincushion_vmm::nested::{
     Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu,
 };
@@ -135,6 +136,11 @@ fn run_inside(
     let (kernel, initrd) = (run_dir.join("kernel"), run_dir.join("initrd"));
     machine.put_if_changed(order.kernel, &kernel, 0o644)?;
     machine.put_if_changed(order.initrd, &initrd, 0o644)?;
+    for name in order.programs {
+        for file in host_program(name)? {
+            machine.put_if_changed(&file.source, Path::new(&file.path), file.mode)?;
+        }
+    }
     for name in ["run.toml", "scenario.toml"] {
         machine.put(&order.run_dir.join(name), &run_dir.join(name), 0o644)?;
     }

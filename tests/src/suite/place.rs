@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
+use pincushion_image::host_program;
 use pincushion_vmm::doctor::{KvmAbility, probe};
-use pincushion_vmm::nested::find_qemu;
+use pincushion_vmm::nested::{ensure_host_programs, find_qemu};
 
 use super::child::{self, ChildEnd};
 use super::nested::Nested;
 use super::programs::Programs;
 use super::stop::Stop;
+use crate::scenario::Scenario;
 
 /// What the user chose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -40,6 +42,8 @@ pub(super) struct ChildOrder<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initrd: &'a Path,
     pub(super) limit: Duration,
+    /// Programs of the host that it calls.
+    pub(super) programs: &'a [&'static str],
     /// Keeps the disks' images in the run directory.
     pub(super) keep: bool,
     pub(super) stop: &'a Stop,
@@ -61,6 +65,16 @@ pub fn missing_for_guests() -> Option<String> {
         .err()
         .map_or(String::new(), |error| format!("; {error}"));
     Some(format!("no guest can run here: {why}{nested}"))
+}
+
+/// Why this one scenario cannot run here, though others can; `None`: it can.
+#[must_use]
+pub fn missing_for(scenario: &Scenario) -> Option<String> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut programs = scenario.host_programs().into_iter();
+    programs.find_map(|name| host_program(name).err().map(|error| crate::words(&error)))
 }
 
 impl Place {
@@ -104,6 +118,9 @@ impl Place {
         progress: &dyn Fn(&str),
         each_line: &mut dyn FnMut(&str),
     ) -> ChildEnd {
+        if let Err(error) = ensure_host_programs(order.programs, progress) {
+            return ChildEnd::NotStarted(crate::words(&error));
+        }
         let end = match self {
             Self::Host => run_here(order, programs, each_line),
             Self::Nested(nested) => nested.run(order, programs, progress, each_line),

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use pincushion_devices::toml_error::nearest;
 
-use crate::scenario::{LoadError, Scenario, catalogue, parse};
+use crate::scenario::catalogue::Listed;
+use crate::scenario::{LoadError, Scenario, catalogue, parse_all};
 
 /// One run to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// What to do.
     pub scenario: Scenario,
-    /// Its file, if it is not one of ours.
+    /// Its file, if it is not one of ours, with `#` and the variant behind it where it has variants.
     pub file: Option<PathBuf>,
     /// On which kernel.
     pub kernel: String,
@@ -22,11 +23,11 @@ pub struct Item {
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Scenarios by name; none and no tag: all.
+    /// Scenarios by name, or all variants of a file by what their names begin with; none and no tag: all.
     pub names: Vec<String>,
     /// Scenarios by tag.
     pub tags: Vec<String>,
-    /// Files of the user's own.
+    /// Files of the user's own, for one variant of them with `#` and its name.
     pub files: Vec<PathBuf>,
     /// Kernels; none: those that each scenario names.
     pub kernels: Vec<String>,
@@ -48,6 +49,16 @@ pub enum SelectionError {
         /// The nearest, as half a sentence.
         guess: String,
     },
+    /// A variant that the file lacks.
+    #[error("{} has no variant `{variant}`; it has: {known}", file.display())]
+    UnknownVariant {
+        /// The file.
+        file: PathBuf,
+        /// What was asked for.
+        variant: String,
+        /// Those that exist.
+        known: String,
+    },
     /// A tag that no scenario has.
     #[error("no scenario has the tag `{tag}`; tags are: {known}")]
     UnknownTag {
@@ -67,19 +78,23 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
     refuse_unknown(selection, &all)?;
     let is_everything =
         selection.names.is_empty() && selection.tags.is_empty() && selection.files.is_empty();
-    let is_wanted = |scenario: &Scenario| {
+    let is_wanted = |Listed { file, scenario }: &Listed| {
+        let mut names = selection.names.iter();
         is_everything
-            || selection.names.contains(&scenario.name)
+            || names.any(|name| name == file || *name == scenario.name)
             || scenario.tags.iter().any(|tag| selection.tags.contains(tag))
     };
     let mut wanted: Vec<(Scenario, Option<PathBuf>)> = all
         .into_iter()
-        .filter(|scenario| is_wanted(scenario))
-        .map(|scenario| (scenario, None))
+        .filter(is_wanted)
+        .map(|listed| (listed.scenario, None))
         .collect();
     for file in &selection.files {
-        let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        wanted.push((read_file(file)?, Some(path)));
+        let of_file = read_file(file)?.into_iter();
+        wanted.extend(of_file.map(|(scenario, path)| {
+            let path = std::path::absolute(&path).unwrap_or(path);
+            (scenario, Some(path))
+        }));
     }
     let mut items = Vec::new();
     for repeat in 1..=selection.repeat.max(1) {
@@ -100,22 +115,64 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
     Ok(items)
 }
 
-/// Reads a scenario file of the user's own.
+/// Reads a scenario file of the user's own: its scenarios, each with the word by which it alone is asked for (`FILE`, or
+/// `FILE#VARIANT`).
 ///
 /// # Errors
-/// [`LoadError`].
-pub fn read_file(path: &Path) -> Result<Scenario, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
-        path: path.to_owned(),
+/// [`SelectionError`].
+pub fn read_file(file: &Path) -> Result<Vec<(Scenario, PathBuf)>, SelectionError> {
+    let (path, variant) = split_variant(file);
+    let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Read {
+        path: path.clone(),
         source,
     })?;
-    parse(&text, path)
+    let all = parse_all(&text, &path)?;
+    if let Some(wanted) = &variant
+        && !all
+            .iter()
+            .any(|(variant, _)| variant.as_ref() == Some(wanted))
+    {
+        let known: Vec<&str> = all
+            .iter()
+            .filter_map(|(variant, _)| variant.as_deref())
+            .collect();
+        return Err(SelectionError::UnknownVariant {
+            file: path,
+            variant: wanted.clone(),
+            known: if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            },
+        });
+    }
+    let is_wanted = |of: &Option<String>| variant.is_none() || *of == variant;
+    let wanted = all.into_iter().filter(|(of, _)| is_wanted(of));
+    Ok(wanted
+        .map(|(of, scenario)| match of {
+            None => (scenario, path.clone()),
+            Some(of) => (scenario, PathBuf::from(format!("{}#{of}", path.display()))),
+        })
+        .collect())
 }
 
-fn refuse_unknown(selection: &Selection, all: &[Scenario]) -> Result<(), SelectionError> {
+/// `FILE#VARIANT` in its two halves; a file whose name has a `#` is a file.
+pub(crate) fn split_variant(file: &Path) -> (PathBuf, Option<String>) {
+    let word = file.to_string_lossy();
+    match word.rsplit_once('#') {
+        Some((path, variant)) if !file.exists() => (path.into(), Some(variant.to_owned())),
+        _ => (file.to_owned(), None),
+    }
+}
+
+fn refuse_unknown(selection: &Selection, all: &[Listed]) -> Result<(), SelectionError> {
     for name in &selection.names {
-        if !all.iter().any(|scenario| scenario.name == *name) {
-            let near = nearest(name, all.iter().map(|scenario| scenario.name.as_str()));
+        let names = || {
+            all.iter()
+                .flat_map(|listed| [listed.file, &listed.scenario.name])
+        };
+        if !names().any(|known| known == name) {
+            let near = nearest(name, names());
             let guess = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             return Err(SelectionError::UnknownName {
                 name: name.clone(),
@@ -125,7 +182,7 @@ fn refuse_unknown(selection: &Selection, all: &[Scenario]) -> Result<(), Selecti
     }
     let mut known: Vec<&str> = all
         .iter()
-        .flat_map(|scenario| scenario.tags.iter().map(String::as_str))
+        .flat_map(|listed| listed.scenario.tags.iter().map(String::as_str))
         .collect();
     known.sort_unstable();
     known.dedup();
@@ -179,7 +236,49 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_everything() {
         let items = select(&Selection::default()).unwrap();
-        assert!(catalogue::names().all(|name| items.iter().any(|item| item.scenario.name == name)));
+        for listed in catalogue::all().unwrap() {
+            let name = &listed.scenario.name;
+            assert!(
+                items.iter().any(|item| item.scenario.name == *name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_with_variants_is_all_of_them_or_the_one_behind_the_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.toml");
+        let text = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\n";
+        std::fs::write(&file, text).unwrap();
+        let of = |word: &str| {
+            let files = vec![PathBuf::from(format!("{}{word}", file.display()))];
+            let items = select(&Selection {
+                files,
+                ..Selection::default()
+            })?;
+            let told = items
+                .into_iter()
+                .map(|item| (item.scenario.name, item.file.unwrap()));
+            Ok::<Vec<_>, SelectionError>(told.collect())
+        };
+        let whole = of("").unwrap();
+        assert_eq!(
+            whole
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>(),
+            ["x-a", "x-b"]
+        );
+        // The word that is kept for a replay asks for just this one.
+        assert!(whole[1].1.ends_with("x.toml#b"), "{whole:?}");
+        assert_eq!(of("#b").unwrap(), whole[1..]);
+        assert!(
+            of("#c")
+                .unwrap_err()
+                .to_string()
+                .contains("no variant `c`; it has: a, b")
+        );
     }
 
     #[test]

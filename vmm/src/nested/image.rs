@@ -13,11 +13,8 @@ const KERNEL: &str = "6.12";
 /// PID 1 of the nested machine, found beside the running program.
 pub(super) const AGENT: &str = "pincushion-nested-agent";
 
-/// Programs of the host that scenarios call.
+/// Programs of the host that most scenarios call; others are put into the running machine when one needs them.
 const TOOLS: [&str; 4] = ["mke2fs", "e2fsck", "debugfs", "dumpe2fs"];
-
-/// Taken along where the host has them (Debian's xfsprogs): only scenarios with xfs need them, and those say so.
-const OPTIONAL_TOOLS: [&str; 2] = ["mkfs.xfs", "xfs_repair"];
 
 /// Read by `mke2fs`; what it makes shall be the same inside and outside.
 const TOOL_CONFIG: &str = "/etc/mke2fs.conf";
@@ -46,11 +43,6 @@ pub fn boot_files(
     };
     for tool in TOOLS {
         spec.add_host_program(tool)?;
-    }
-    for tool in OPTIONAL_TOOLS {
-        if let Err(error) = spec.add_host_program(tool) {
-            log::debug!("the nested machine goes without {tool}: {error}");
-        }
     }
     if Path::new(TOOL_CONFIG).is_file() {
         spec.files.push(ExtraFile {
