@@ -71,6 +71,7 @@ impl Subject {
                 .wrapping_add(1_442_695_040_888_963_407);
             let transfer = Transfer {
                 token: index,
+                ordinal: 0,
                 work,
                 offset: (*seed >> 33) % (SIZE / BLOCK) * BLOCK,
                 len: BLOCK,

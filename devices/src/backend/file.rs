@@ -204,6 +204,7 @@ impl FileDisk {
             let count = (len - done).min(BOUNCE_MAX);
             let mut piece = Transfer {
                 token: 0,
+                ordinal: 0,
                 work: Work::Write,
                 offset: offset + done,
                 len: count,

@@ -75,6 +75,8 @@ impl Buffers {
 pub struct Transfer {
     /// The device's name for it; comes back in the completion.
     pub token: u64,
+    /// Which request of its queue it belongs to, as the event log counts them, for a backend that keeps a record.
+    pub ordinal: u64,
     /// What to do.
     pub work: Work,
     /// First byte on the disk, checked by the device against the capacity; 0 where there is no place. For a [`Work::Transmit`] it is a word

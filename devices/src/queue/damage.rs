@@ -76,8 +76,10 @@ impl<L: Logic> Core<L> {
                 (work, Buffers::Owned(frame))
             }
         };
+        let slot = queue.in_flight.slot(index);
         Some(Transfer {
-            token: queue.in_flight.slot(index).ticket.0,
+            token: slot.ticket.0,
+            ordinal: slot.ordinal,
             work,
             offset,
             len: buffers.len(),

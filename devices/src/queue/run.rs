@@ -91,9 +91,10 @@ impl<L: Logic> Core<L> {
     ) -> Transfer {
         if work == Work::Free {
             let buffers = self.free_buffers(queue, index);
-            let token = queue.in_flight.slot(index).ticket.0;
+            let slot = queue.in_flight.slot(index);
             return Transfer {
-                token,
+                token: slot.ticket.0,
+                ordinal: slot.ordinal,
                 work,
                 offset,
                 len,
@@ -121,6 +122,7 @@ impl<L: Logic> Core<L> {
         };
         Transfer {
             token: slot.ticket.0,
+            ordinal: slot.ordinal,
             work,
             offset,
             len,

@@ -90,6 +90,7 @@ mod tests {
         };
         match disk.submit(Transfer {
             token: 0,
+            ordinal: 0,
             work,
             offset,
             len,

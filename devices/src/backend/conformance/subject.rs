@@ -50,6 +50,7 @@ pub(in crate::backend) fn transfer(
     buffers: Buffers,
 ) -> Transfer {
     Transfer {
+        ordinal: 0,
         token: offset ^ 0x5a,
         work,
         offset,
