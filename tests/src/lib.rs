@@ -1,6 +1,7 @@
 //! Scenarios, runner, timeline, oracles and reports.
 
 pub mod cli;
+pub mod crash;
 pub mod guest;
 pub mod oracle;
 pub mod report;

@@ -9,6 +9,7 @@
 //! | `console.log` | child | the guest's console |
 //! | `hvc0.log` | child | what the guest wrote to its virtio console, if it had one |
 //! | `vcpus.txt` | child | where the vCPUs were, if the guest did not power off or reset by itself |
+//! | `power-cut/` | child | of recorded disks and regions: the image before, and what changed |
 //! | `child.log` | parent | what the child printed |
 //! | `verdict.json` | parent | the judgement |
 //! | `replay.txt` | parent | the one line that runs it again |

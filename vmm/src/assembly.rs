@@ -165,8 +165,9 @@ impl Assembly {
             id: pmem.id.clone().unwrap_or_default(),
             path: pmem.path.clone(),
             size: pmem.size,
+            notes_stores: false,
         });
-        let pmem = persistent_memory::open(config.memory, pmem, &context)?;
+        let pmem = persistent_memory::open(config.memory, pmem, |_, flusher| flusher, &context)?;
         let (pmem, regions): (Vec<_>, _) = pmem.into_iter().unzip();
         devices.extend(pmem);
         let console = config.virtio_console.as_ref().map_or(Ok(None), |target| {

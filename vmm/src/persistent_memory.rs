@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use pincushion_devices::backend::Backend;
 use pincushion_devices::context::Context;
 use pincushion_devices::device::SharedDevice;
 use pincushion_devices::pmem::{PmemConfig, PmemDevice, PmemError, PmemFile};
@@ -22,6 +23,8 @@ pub struct Wanted {
     pub path: PathBuf,
     /// Its length in bytes; `None`: all of the file.
     pub size: Option<u64>,
+    /// Whether KVM notes which pages the guest stores to.
+    pub notes_stores: bool,
 }
 
 /// Why there is no persistent memory.
@@ -55,13 +58,15 @@ pub enum PersistentMemoryError {
     },
 }
 
-/// Devices and regions for a machine with `ram` bytes of memory, in order.
+/// Devices and regions for a machine with `ram` bytes of memory, in order. `flusher` gives what does the flushes of the device of a name, from what
+/// flushes its file.
 ///
 /// # Errors
 /// The first region that could not be had.
 pub fn open(
     ram: u64,
     wanted: impl IntoIterator<Item = Wanted>,
+    flusher: impl Fn(&str, Box<dyn Backend>) -> Box<dyn Backend>,
     context: &Context,
 ) -> Result<Vec<(SharedDevice, Region)>, PersistentMemoryError> {
     let mut files = Vec::new();
@@ -76,7 +81,7 @@ pub fn open(
     let lengths: Vec<u64> = files.iter().map(|(_, file)| file.len()).collect();
     let starts = region::place(ram, &lengths);
     let made = files.into_iter().zip(starts);
-    made.map(|((wanted, file), start)| make(wanted, file, start, context))
+    made.map(|((wanted, file), start)| make(wanted, file, start, &flusher, context))
         .collect()
 }
 
@@ -84,9 +89,15 @@ fn make(
     wanted: Wanted,
     file: PmemFile,
     start: u64,
+    flusher: &impl Fn(&str, Box<dyn Backend>) -> Box<dyn Backend>,
     context: &Context,
 ) -> Result<(SharedDevice, Region), PersistentMemoryError> {
-    let Wanted { id, path, .. } = wanted;
+    let Wanted {
+        id,
+        path,
+        notes_stores,
+        ..
+    } = wanted;
     let range = GuestRange {
         addr: start,
         len: file.len(),
@@ -98,8 +109,13 @@ fn make(
             source,
         }
     })?;
+    let region = if notes_stores {
+        region.noting_stores()
+    } else {
+        region
+    };
     let config = PmemConfig::new(&id, range);
-    let device = PmemDevice::new(config, Box::new(file), context.clone())
+    let device = PmemDevice::new(config, flusher(&id, Box::new(file)), context.clone())
         .map_err(|source| PersistentMemoryError::Device { id, source })?;
     Ok((Arc::new(Mutex::new(device)), region))
 }

@@ -10,12 +10,14 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use kvm_ioctls::VmFd;
 use pincushion_devices::device::Memory;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, VolatileMemory};
 
 use crate::layout::HIGH_RAM_START;
 use crate::memory;
+use crate::store_log::StoreLog;
 
 /// Size of the page that a region's addresses are aligned to, in the guest and on the host.
 pub const HUGE_PAGE: u64 = 2 << 20;
@@ -53,6 +55,7 @@ pub enum RegionError {
 pub struct Region {
     start: u64,
     mapping: Arc<MmapRegion>,
+    stores: Option<Arc<StoreLog>>,
 }
 
 impl Region {
@@ -71,7 +74,46 @@ impl Region {
         Ok(Self {
             start,
             mapping: Arc::new(mapping),
+            stores: None,
         })
+    }
+
+    /// Has KVM note which pages the guest stores to. Each page costs the guest a fault at its first store after [`Self::stored`].
+    #[must_use]
+    pub fn noting_stores(self) -> Self {
+        Self {
+            stores: Some(Arc::default()),
+            ..self
+        }
+    }
+
+    /// Whether KVM notes stores.
+    pub(crate) fn notes_stores(&self) -> bool {
+        self.stores.is_some()
+    }
+
+    /// A new VM has the region in this slot.
+    pub(crate) fn connect(&self, vm: &Arc<VmFd>, slot: u32) {
+        if let Some(stores) = &self.stores {
+            stores.connect(vm, slot);
+        }
+    }
+
+    /// Pages that the guest's CPUs have stored to since the last call, a bit for each; `None`: nobody knows, so any. Devices' writes are not
+    /// among them.
+    #[must_use]
+    pub fn stored(&self) -> Option<Vec<u64>> {
+        self.stores.as_ref()?.take(self.mapping.size())
+    }
+
+    /// Copies bytes out of it, as they are now.
+    ///
+    /// # Panics
+    /// They are not within the region.
+    pub fn read(&self, offset: u64, into: &mut [u8]) {
+        let offset = usize::try_from(offset).expect("a 64-bit host maps 64-bit lengths");
+        let slice = self.mapping.get_slice(offset, into.len());
+        slice.expect("within the region").copy_to(into);
     }
 
     /// First guest physical address.

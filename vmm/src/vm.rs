@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, KVM_MEM_LOG_DIRTY_PAGES, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_msr_entry, kvm_pit_config,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
@@ -24,6 +25,7 @@ use crate::boot::entry::{boot_registers, boot_special_registers};
 use crate::boot::kernel::Entry;
 use crate::layout::{KVM_IDENTITY_MAP, KVM_TSS};
 use crate::machine::MachineError;
+use crate::region::Region;
 
 ioctl_io_nr!(KVM_SET_TSC_KHZ, kvm_bindings::KVMIO, 0xa2);
 
@@ -37,8 +39,12 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// A VM with `memory`, an interrupt controller and a timer.
-    pub(crate) fn create(kvm: &Kvm, memory: Memory) -> Result<Self, MachineError> {
+    /// A VM with `memory`, which `regions` are a part of, an interrupt controller and a timer.
+    pub(crate) fn create(
+        kvm: &Kvm,
+        memory: Memory,
+        regions: &[Region],
+    ) -> Result<Self, MachineError> {
         let fd = kvm
             .create_vm()
             .map_err(MachineError::kvm("create a virtual machine"))?;
@@ -55,9 +61,10 @@ impl Vm {
         };
         fd.create_pit2(pit)
             .map_err(MachineError::kvm("create the interval timer"))?;
-        map_memory(&fd, &memory)?;
+        let fd = Arc::new(fd);
+        map_memory(&fd, &memory, regions)?;
         Ok(Self {
-            fd: Arc::new(fd),
+            fd,
             _memory: memory,
         })
     }
@@ -130,12 +137,16 @@ fn use_current_tsc_rate(vm: &VmFd) {
     }
 }
 
-fn map_memory(vm: &VmFd, memory: &Memory) -> Result<(), MachineError> {
-    for (slot, region) in (0..).zip(memory.iter()) {
+fn map_memory(vm: &Arc<VmFd>, memory: &Memory, regions: &[Region]) -> Result<(), MachineError> {
+    for (number, region) in (0..).zip(memory.iter()) {
+        let start = region.start_addr().raw_value();
+        let noted = regions
+            .iter()
+            .find(|noted| noted.notes_stores() && noted.start() == start);
         let slot = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: region.start_addr().raw_value(),
+            slot: number,
+            flags: noted.map_or(0, |_| KVM_MEM_LOG_DIRTY_PAGES),
+            guest_phys_addr: start,
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
@@ -143,6 +154,9 @@ fn map_memory(vm: &VmFd, memory: &Memory) -> Result<(), MachineError> {
         // nobody in this process accesses otherwise than as volatile.
         unsafe { vm.set_user_memory_region(slot) }
             .map_err(MachineError::kvm("map guest memory"))?;
+        if let Some(noted) = noted {
+            noted.connect(vm, number);
+        }
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! The command line of `pincushion-test`, which users call as `pincushion test`.
 
 mod bisect;
+mod crash_image;
 mod demo;
 mod explain;
 mod list;
+mod power_cut;
 mod progress;
 mod replay;
 mod reports;
@@ -59,6 +61,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Judge a recorded run again, from its event log
     Judge(replay::JudgeArgs),
+    /// Look at other power cuts of a recorded run, without booting anything
+    PowerCut(power_cut::PowerCutArgs),
+    /// Write an image that a power cut may leave of a run's disk or region
+    CrashImage(crash_image::CrashImageArgs),
     /// The scenarios that show most, with a progress line per step, a table and a page
     Demo(demo::DemoArgs),
     /// One run, as a child of the others
@@ -87,7 +93,9 @@ impl Command {
             | Self::Show { .. }
             | Self::Check { .. }
             | Self::Explain(_)
-            | Self::Judge(_) => WithoutReader::End,
+            | Self::Judge(_)
+            | Self::PowerCut(_)
+            | Self::CrashImage(_) => WithoutReader::End,
             Self::Run(_) | Self::Replay(_) | Self::Demo(_) | Self::RunOne(_) => WithoutReader::GoOn,
         }
     }
@@ -106,6 +114,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Judge(args) => replay::judge(&args),
+        Command::PowerCut(args) => power_cut::power_cut(&args),
+        Command::CrashImage(args) => crash_image::crash_image(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::RunOne(order) => runner::run_one(&order)
             .map(|()| exit_code::OK)

@@ -14,7 +14,7 @@ use crate::report::About;
 use crate::rundir::RunDir;
 use crate::scenario::{Comparison, compare, expected_for, verdict_word};
 use crate::suite::Item;
-use crate::verdict::Certainty;
+use crate::verdict::{Certainty, Judgement};
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -86,20 +86,7 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
             serde_json::to_string_pretty(&judgement).map_err(Failure::setup)?
         );
     } else {
-        println!("{}: {}", verdict_word(judgement.verdict), judgement.reason);
-        for finding in &judgement.findings {
-            println!(
-                "\n{} ({:?}, {}): {}\n{}",
-                finding.oracle,
-                finding.promise,
-                match finding.certainty {
-                    Certainty::Certain => "certain",
-                    Certainty::Possible => "possible only",
-                },
-                finding.title,
-                finding.text
-            );
-        }
+        print_judgement(&judgement);
     }
     let dir = RunDir::at(&args.run_dir);
     // A bare event log can be judged too; only its expectation is not known.
@@ -113,5 +100,23 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
             Ok(exit_code::SURPRISE)
         }
         Some(Comparison::AsExpected) | None => Ok(exit_code::OK),
+    }
+}
+
+/// A judgement for people.
+pub(super) fn print_judgement(judgement: &Judgement) {
+    println!("{}: {}", verdict_word(judgement.verdict), judgement.reason);
+    for finding in &judgement.findings {
+        println!(
+            "\n{} ({:?}, {}): {}\n{}",
+            finding.oracle,
+            finding.promise,
+            match finding.certainty {
+                Certainty::Certain => "certain",
+                Certainty::Possible => "possible only",
+            },
+            finding.title,
+            finding.text
+        );
     }
 }

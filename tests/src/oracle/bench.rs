@@ -7,9 +7,10 @@ use pincushion_devices::trace::event::Event;
 use super::{
     broken_filesystem::BrokenFilesystem, dax_block_reused::DaxBlockReused,
     dma_into_freed_frame::DmaIntoFreedFrame, guest_splat::GuestSplat, leaked_hold::LeakedHold,
-    lost_completion::LostCompletion, lost_dma_data::LostDmaData, lying_flush::LyingFlush,
-    pins_balanced::PinsBalanced, touch_after_completion::TouchAfterCompletion,
-    unstable_payload::UnstablePayload, writeback_of_held_page::WritebackOfHeldPage,
+    lost_after_power_cut::LostAfterPowerCut, lost_completion::LostCompletion,
+    lost_dma_data::LostDmaData, lying_flush::LyingFlush, pins_balanced::PinsBalanced,
+    touch_after_completion::TouchAfterCompletion, unstable_payload::UnstablePayload,
+    writeback_of_held_page::WritebackOfHeldPage,
 };
 use crate::timeline::Timeline;
 use crate::verdict::{Certainty, Finding, Promise};
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(LostCompletion),
         Box::new(TouchAfterCompletion),
         Box::new(LyingFlush),
+        Box::new(LostAfterPowerCut),
     ]
 }
 

@@ -10,6 +10,7 @@ mod dma_into_freed_frame;
 mod guest_splat;
 mod judge;
 mod leaked_hold;
+mod lost_after_power_cut;
 mod lost_completion;
 mod lost_dma_data;
 mod lying_flush;

@@ -85,7 +85,9 @@ impl RunSummary {
                 count("writeback-of-held-page.dma-into-file-page") > 0
                     && count("writeback-of-held-page.write-back") > 0
             }
-            Promise::O2 => count("lost-dma-data.kept") > 0,
+            Promise::O2 => {
+                count("lost-dma-data.kept") > 0 || count("lost-after-power-cut.promises") > 0
+            }
             Promise::O3 => count("dax-block-reused-while-held.looked-twice") > 0,
             Promise::Freed | Promise::Machine => false,
         };

@@ -14,6 +14,7 @@ use pincushion_devices::device::SharedDevice;
 use pincushion_vmm::config::units::parse_size;
 
 use super::volatile_disk::VolatileDisk;
+use crate::crash::{Recorded, SharedLog};
 use crate::scenario::Values;
 use crate::scenario::model::{Backend, Content, Disk, DiskFile};
 
@@ -234,11 +235,16 @@ fn run(disk: &Disk, mut command: Command) -> Result<String, DiskError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The device for a disk whose image is there.
+/// The device for a disk whose image is there; `record` gets all that is written to it.
 ///
 /// # Errors
 /// [`DiskError`].
-pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice, DiskError> {
+pub fn device(
+    disk: &Disk,
+    dir: &Path,
+    context: &Context,
+    record: Option<&SharedLog>,
+) -> Result<SharedDevice, DiskError> {
     let file = FileOptions {
         path: image_path(dir, &disk.id),
         read_only: disk.read_only,
@@ -260,6 +266,10 @@ pub fn device(disk: &Disk, dir: &Path, context: &Context) -> Result<SharedDevice
         Backend::Volatile => Box::new(
             VolatileDisk::open(&image_path(dir, &disk.id)).map_err(host(disk, "read its image"))?,
         ),
+    };
+    let opened = match record {
+        Some(log) => Box::new(Recorded::new(opened, log.clone())),
+        None => opened,
     };
     let config = BlkConfig {
         read_only: disk.read_only,

@@ -128,7 +128,7 @@ fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
     Ok(json!({ "device": disk, "clean": output.status.code() == Some(0), "output": said.trim() }))
 }
 
-fn file_on_ext4(image: &Path, path: &str) -> Result<Vec<u8>, String> {
+pub(super) fn file_on_ext4(image: &Path, path: &str) -> Result<Vec<u8>, String> {
     let output = tool("debugfs")
         .arg("-R")
         .arg(format!("cat {path}"))

@@ -17,6 +17,7 @@ mod cards;
 mod disks;
 mod host_checks;
 mod machine;
+mod power_cut;
 mod run_one;
 mod stage;
 mod titles;
@@ -24,4 +25,5 @@ mod trouble;
 mod volatile_disk;
 mod witness;
 
+pub use power_cut::{look as look_at_power_cuts, write_image};
 pub use run_one::{Order, run_one};

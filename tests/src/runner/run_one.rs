@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use pincushion_devices::backend::Backend;
 use pincushion_devices::balloon::BalloonHandle;
 use pincushion_devices::console::{ConsoleConfig, ConsoleDevice, ConsoleInput};
 use pincushion_devices::context::Context;
@@ -24,11 +25,12 @@ use toml::Value;
 
 use super::await_event::Ear;
 use super::machine::{Booted, Recipe, config};
+use super::power_cut::Records;
 use super::stage::Stage;
 use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
-use super::{cards, disks, host_checks};
+use super::{cards, disks, host_checks, power_cut};
 use crate::rundir::{CONSOLE_LOG, RunDir, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
@@ -116,13 +118,15 @@ fn perform(
     for disk in scenario.disks.iter().chain(&pmems) {
         disks::make_image(disk, &order.scratch, &mut values)?;
     }
+    let records = Records::begin(dir, scenario, &order.scratch)
+        .context("cannot begin the record of a disk for power cuts")?;
     let plan = plan(scenario, seed, &values)?;
     dir.write("plan.toml", &toml::to_string(&plan)?)?;
     let context = Context::new(plan, tracer.clone())?;
     let devices = scenario
         .disks
         .iter()
-        .map(|disk| disks::device(disk, &order.scratch, &context));
+        .map(|disk| disks::device(disk, &order.scratch, &context, records.of(&disk.id)));
     let mut devices = devices.collect::<Result<Vec<_>, _>>()?;
     let (cards, cables) = cards::make(scenario, &context)?;
     devices.extend(cards);
@@ -133,10 +137,14 @@ fn perform(
         id: pmem.id.clone(),
         path: disks::image_path(&order.scratch, &pmem.id),
         size: None,
+        notes_stores: records.of(&pmem.id).is_some(),
     });
-    let pmem = persistent_memory::open(config.memory_bytes, wanted, &context)?;
+    let flusher =
+        |id: &str, flusher: Box<dyn Backend>| -> Box<dyn Backend> { records.flusher(id, flusher) };
+    let pmem = persistent_memory::open(config.memory_bytes, wanted, flusher, &context)?;
     let (pmem, regions): (Vec<_>, Vec<_>) = pmem.into_iter().unzip();
     devices.extend(pmem);
+    records.sample(scenario, &regions, tracer);
     let starts = regions.iter().map(Region::start).collect();
     let ear = Ear {
         events: tracer.subscribe(),
@@ -179,6 +187,7 @@ fn perform(
     drop(stage);
     if played.is_ok() {
         look(order, dir, scenario, &context);
+        cut_power(order, dir, scenario, seed, &context);
     }
     Ok(())
 }
@@ -249,14 +258,32 @@ fn look(order: &Order, dir: &RunDir, scenario: &Scenario, context: &Context) {
     for check in scenario.steps.iter().filter_map(|step| step.host.as_ref()) {
         say("looking at the disks from the host");
         let facts = host_checks::check(check, &order.scratch, &dir.file("events.jsonl"));
-        let facts = facts.unwrap_or_else(|error| {
-            let value =
-                serde_json::json!({ "step": 0, "wanted": "a look at the disks", "got": error });
-            vec![("step-failed".to_owned(), value)]
-        });
-        for (key, value) in facts {
-            context.tracer().emit(|| EventKind::Fact { key, value });
-        }
+        tell_facts(facts, "a look at the disks", context);
+    }
+}
+
+/// What power cuts may have left, looked at.
+fn cut_power(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, context: &Context) {
+    let Some(table) = &scenario.power_cut else {
+        return;
+    };
+    say("looking at what power cuts may leave");
+    let facts = power_cut::look(dir, scenario, table, seed, &order.scratch);
+    tell_facts(facts, "a look at what power cuts may leave", context);
+}
+
+/// Facts into the log, or that there are none.
+fn tell_facts(
+    facts: Result<Vec<(String, serde_json::Value)>, String>,
+    wanted: &str,
+    context: &Context,
+) {
+    let facts = facts.unwrap_or_else(|error| {
+        let value = serde_json::json!({ "step": 0, "wanted": wanted, "got": error });
+        vec![("step-failed".to_owned(), value)]
+    });
+    for (key, value) in facts {
+        context.tracer().emit(|| EventKind::Fact { key, value });
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
             return Err(whole("disk `balloon`: the balloon has this name".into()));
         }
     }
+    super::power_cut::check(scenario).map_err(whole)?;
     check_rules(scenario)?;
     check_steps(scenario)
 }
@@ -215,7 +216,7 @@ fn check_rules(scenario: &Scenario) -> Result<(), Problem> {
     Ok(())
 }
 
-fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
+pub(super) fn known_disk(scenario: &Scenario, id: &str) -> Result<(), String> {
     if scenario
         .nets
         .iter()

@@ -9,6 +9,7 @@ mod load;
 pub mod model;
 mod needs;
 mod outcome;
+pub mod power_cut;
 mod variant;
 
 pub(crate) use expectation::word as verdict_word;

@@ -9,6 +9,7 @@ use pincushion_devices::trace::event::{Fetch, Operation};
 use pincushion_vmm::config::{CpuList, Transport};
 use serde::{Deserialize, Serialize};
 
+use super::power_cut::PowerCut;
 use crate::verdict::{Expectation, Promise};
 
 pub use super::host_step::{BalloonAct, HostCheck, InjectStep, LinkStep};
@@ -57,6 +58,9 @@ pub struct Scenario {
     /// Its regions of persistent memory, in the order in which the guest sees them.
     #[serde(default, rename = "pmem", skip_serializing_if = "Vec::is_empty")]
     pub pmems: Vec<Pmem>,
+    /// What is asked of power cuts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cut: Option<PowerCut>,
     /// Rules of the fault plan, exactly as `pincushion_devices::fault::plan::Rule`, with `${...}`.
     #[serde(default, rename = "rule")]
     pub rules: Vec<toml::Value>,

@@ -21,6 +21,8 @@ pub enum Fact {
     ExpectedStop(ExpectedStop),
     DiskName(DiskName),
     StepFailed(StepFailed),
+    PowerCut(PowerCut),
+    CrashImage(CrashImage),
     /// A key that no oracle knows: for people and pictures.
     Other(String),
 }
@@ -158,6 +160,59 @@ pub struct StepFailed {
     pub got: String,
 }
 
+/// `power-cut`: images of a medium that a cut just after an event may leave, and that were looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PowerCut {
+    /// The disk or region.
+    pub device: String,
+    /// The event.
+    pub at: u64,
+    /// How many different ones.
+    pub images: u64,
+    /// Sectors or cache lines of which more than one content was possible.
+    #[serde(default)]
+    pub open_units: u64,
+    /// Promises about files that were in force there.
+    #[serde(default)]
+    pub promises: u64,
+}
+
+/// `crash-image`: one of them that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CrashImage {
+    /// The disk or region.
+    pub device: String,
+    /// The event.
+    pub at: u64,
+    /// Its number.
+    pub image: u32,
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Whether a checker found nothing.
+    pub clean: bool,
+    /// What it printed.
+    #[serde(default)]
+    pub output: String,
+    /// Promised bytes that it does not hold.
+    #[serde(default)]
+    pub lost: Vec<LostBytes>,
+    /// Flushes before the cut that were answered and not done.
+    #[serde(default)]
+    pub flushes_undone: u64,
+}
+
+/// Promised bytes that an image does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LostBytes {
+    /// The step that wrote them.
+    pub written: u32,
+    /// The step that made them durable.
+    pub synced: u32,
+    /// What is there instead.
+    #[serde(default)]
+    pub detail: String,
+}
+
 #[derive(Deserialize)]
 struct OfDevice {
     device: String,
@@ -193,6 +248,8 @@ impl Fact {
             "expected-stop" => Self::ExpectedStop(ExpectedStop::deserialize(value)?),
             "disk-name" => Self::DiskName(DiskName::deserialize(value)?),
             "step-failed" => Self::StepFailed(StepFailed::deserialize(value)?),
+            "power-cut" => Self::PowerCut(PowerCut::deserialize(value)?),
+            "crash-image" => Self::CrashImage(CrashImage::deserialize(value)?),
             other => Self::Other(other.to_owned()),
         })
     }
@@ -222,7 +279,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 12, "{seen:?}");
+        assert_eq!(seen.len(), 14, "{seen:?}");
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! is for the oracles, which look at it after each event.
 
 pub mod durable;
+mod effects;
 mod fact;
 mod faults;
+pub mod fsynced;
 mod history;
 mod lives;
 mod plausible;
@@ -17,9 +19,10 @@ pub(crate) mod script;
 mod step;
 mod world;
 
+pub use effects::Target;
 pub use fact::{
-    DiskName, ExpectedStop, Fact, FileBlocks, FilePage, Found, Fsck, Image, Pins, Promised,
-    StepFailed, Where,
+    CrashImage, DiskName, ExpectedStop, Fact, FileBlocks, FilePage, Found, Fsck, Image, LostBytes,
+    Pins, PowerCut, Promised, StepFailed, Where,
 };
 pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
 pub use reader::{ReadError, Reader};

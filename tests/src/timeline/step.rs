@@ -15,6 +15,8 @@ pub struct Step {
     pub name: String,
     /// Its kind, as the step vocabulary spells it (`fsync`); empty where the log does not say.
     pub op: String,
+    /// What exactly it was asked to do; `None` where the log does not say, or in words that are not known.
+    pub act: Option<pincushion_abi::Step>,
     /// When the scenario sent it.
     pub sent: Option<Stamp>,
     /// Stamped just before its first system call.
@@ -34,6 +36,7 @@ impl Step {
             thread: None,
             name: format!("step {id}"),
             op: String::new(),
+            act: None,
             sent: None,
             began: None,
             ended: None,
@@ -48,15 +51,25 @@ impl Step {
     }
 }
 
+/// What a step was asked to do, from its JSON text.
+pub(super) fn act(text: &str) -> Option<pincushion_abi::Step> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    serde_json::from_value(bare(&value).clone()).ok()
+}
+
+/// The text is the bare step, or the whole request that carries it. (A step in a child has a step inside, and an `op` too.)
+fn bare(value: &serde_json::Value) -> &serde_json::Value {
+    if value["step"].is_object() && value["op"].is_null() {
+        &value["step"]
+    } else {
+        value
+    }
+}
+
 /// The kind of a step, from its JSON text. A step in a child is named by what the child does.
 pub(super) fn op(text: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    // The text is the bare step, or the whole request that carries it.
-    let step = if value["step"].is_object() {
-        &value["step"]
-    } else {
-        &value
-    };
+    let step = bare(&value);
     let inner = if step["op"] == "in-child" {
         &step["step"]
     } else {

@@ -41,6 +41,7 @@ impl Timeline {
                 sent.sent = Some(at);
                 sent.thread.clone_from(thread);
                 sent.op = step::op(text);
+                sent.act = step::act(text);
                 sent.name.clone_from(name);
             }
             EventKind::StepBegan { step } => self.step_mut(*step).began = Some(at),
@@ -115,6 +116,8 @@ impl Timeline {
             | Fact::ExpectedStop(_)
             | Fact::DiskName(_)
             | Fact::StepFailed(_)
+            | Fact::PowerCut(_)
+            | Fact::CrashImage(_)
             | Fact::Other(_) => {}
         }
         self.facts.push((at, fact));

@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub(super) ram: Memory,
     /// RAM and regions: what devices reach.
     pub(super) memory: Memory,
+    /// The regions in it.
+    pub(super) regions: Vec<Region>,
     pub(super) buses: Arc<Buses>,
     pub(super) devices: DeviceManager,
     pub(super) com1: Arc<Uart>,
@@ -111,6 +113,7 @@ impl Machine {
             kvm,
             ram,
             memory,
+            regions: parts.regions,
             buses,
             devices,
             com1,
@@ -181,7 +184,7 @@ impl Core {
             acpi::write(memory, self.config.vcpus, &self.devices.hardware())
         };
         tables(&self.ram).map_err(MachineError::BootStructures)?;
-        let vm = Vm::create(&self.kvm, self.memory.clone())?;
+        let vm = Vm::create(&self.kvm, self.memory.clone(), &self.regions)?;
         for line in [self.com1.irq(), self.com2.irq()] {
             line.connect(vm.fd())
                 .map_err(MachineError::kvm("connect a serial port's interrupt"))?;
