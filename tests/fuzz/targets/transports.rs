@@ -264,6 +264,10 @@ impl Way {
     /// An honest driver's way from a reset to DRIVER_OK with all features, with rings of zeros.
     fn start(&self, subject: &Subject) {
         use Register as R;
+        if let Self::Pci(pci) = self {
+            // COMMAND: memory accesses are decoded, and the function is bus master.
+            pci.write_config(4, &6u16.to_le_bytes());
+        }
         self.set(R::Status, 0);
         assert_eq!(self.status(), 0, "a reset is over when it reads 0");
         self.set(R::Status, 1);
