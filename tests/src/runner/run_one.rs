@@ -133,16 +133,13 @@ fn perform(
     let balloon = balloon(scenario, &context, &mut devices)?;
     let console = console(scenario, dir, &context, &mut devices)?;
     let config = config(&scenario.vm, &kernel(order, scenario)?, &order.initrd);
-    let wanted = scenario.pmems.iter().map(|pmem| Wanted {
-        id: pmem.id.clone(),
-        path: disks::image_path(&order.scratch, &pmem.id),
-        size: None,
-        notes_stores: records.of(&pmem.id).is_some(),
-    });
-    let flusher =
-        |id: &str, flusher: Box<dyn Backend>| -> Box<dyn Backend> { records.flusher(id, flusher) };
-    let pmem = persistent_memory::open(config.memory_bytes, wanted, flusher, &context)?;
-    let (pmem, regions): (Vec<_>, Vec<_>) = pmem.into_iter().unzip();
+    let (pmem, regions) = regions(
+        scenario,
+        &order.scratch,
+        config.memory_bytes,
+        &records,
+        &context,
+    )?;
     devices.extend(pmem);
     records.sample(scenario, &regions, tracer);
     let starts = regions.iter().map(Region::start).collect();
@@ -190,6 +187,26 @@ fn perform(
         cut_power(order, dir, scenario, seed, &context);
     }
     Ok(())
+}
+
+/// The scenario's persistent memory: devices, and what they are in guest memory.
+fn regions(
+    scenario: &Scenario,
+    scratch: &Path,
+    memory_bytes: u64,
+    records: &Records,
+    context: &Context,
+) -> anyhow::Result<(Vec<SharedDevice>, Vec<Region>)> {
+    let wanted = scenario.pmems.iter().map(|pmem| Wanted {
+        id: pmem.id.clone(),
+        path: disks::image_path(scratch, &pmem.id),
+        size: None,
+        notes_stores: records.of(&pmem.id).is_some(),
+    });
+    let flusher =
+        |id: &str, flusher: Box<dyn Backend>| -> Box<dyn Backend> { records.flusher(id, flusher) };
+    let pmem = persistent_memory::open(memory_bytes, wanted, flusher, context)?;
+    Ok(pmem.into_iter().unzip())
 }
 
 /// The scenario's balloon, added to the devices.

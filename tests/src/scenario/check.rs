@@ -340,19 +340,22 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             check_target(scenario, target)?;
         }
     }
-    match &step.host {
-        Some(
-            HostCheck::Fsck { disk }
-            | HostCheck::File { disk, .. }
-            | HostCheck::Bytes { disk, .. }
-            | HostCheck::Flushed { disk },
-        ) => known_disk(scenario, disk),
-        Some(HostCheck::Console { .. }) => has_console(scenario),
-        Some(HostCheck::Quiet { about }) if about.is_empty() => {
+    step.host
+        .as_ref()
+        .map_or(Ok(()), |check| check_host(scenario, check))
+}
+
+fn check_host(scenario: &Scenario, check: &HostCheck) -> Result<(), String> {
+    match check {
+        HostCheck::Fsck { disk }
+        | HostCheck::File { disk, .. }
+        | HostCheck::Bytes { disk, .. }
+        | HostCheck::Flushed { disk } => known_disk(scenario, disk),
+        HostCheck::Console { .. } => has_console(scenario),
+        HostCheck::Quiet { about } if about.is_empty() => {
             Err("quiet: `about` names no word that may not be there".into())
         }
-        Some(HostCheck::Quiet { .. }) => Ok(()),
-        None => Ok(()),
+        HostCheck::Quiet { .. } => Ok(()),
     }
 }
 
