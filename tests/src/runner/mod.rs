@@ -25,5 +25,5 @@ mod trouble;
 mod volatile_disk;
 mod witness;
 
-pub use power_cut::{look as look_at_power_cuts, write_image};
+pub use power_cut::{look as look_at_power_cuts, look_and_tell, write_image};
 pub use run_one::{Order, run_one};

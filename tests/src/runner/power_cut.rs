@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use pincushion_abi::pattern::Pattern;
 use pincushion_devices::backend::Backend;
 use pincushion_devices::trace::Tracer;
+use pincushion_devices::trace::event::{Event, EventKind, Seq};
 use pincushion_vmm::region::Region;
 use serde_json::{Value, json};
 
@@ -114,6 +115,41 @@ fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Looks at all images that the scenario of a run asks for, and adds what was found to the run's event log.
+///
+/// The suite does this after the child has ended: everything is in the run's directory, and a checker is far faster here than in an emulated
+/// machine.
+///
+/// # Errors
+/// The log cannot be written.
+pub fn look_and_tell(dir: &RunDir, scenario: &Scenario, seed: u64) -> io::Result<()> {
+    let Some(table) = &scenario.power_cut else {
+        return Ok(());
+    };
+    let facts = look(dir, scenario, table, seed, &dir.file("power-cut"));
+    let facts = facts.unwrap_or_else(|error| {
+        let wanted = "a look at what power cuts may leave";
+        let value = json!({ "step": 0, "wanted": wanted, "got": error });
+        vec![("step-failed".to_owned(), value)]
+    });
+    let log = dir.file("events.jsonl");
+    let mut last = (0, 0);
+    for event in Reader::open(&log).map_err(io::Error::other)? {
+        let event = event.map_err(io::Error::other)?;
+        last = (event.seq.0, event.time_ns);
+    }
+    let mut file = File::options().append(true).open(&log)?;
+    for ((key, value), seq) in facts.into_iter().zip(last.0 + 1..) {
+        let event = Event {
+            seq: Seq(seq),
+            time_ns: last.1,
+            kind: EventKind::Fact { key, value },
+        };
+        writeln!(file, "{}", serde_json::to_string(&event)?)?;
+    }
+    Ok(())
+}
+
 /// Looks at all images that the scenario asks for. Gives facts as key and value.
 ///
 /// # Errors
@@ -125,6 +161,8 @@ pub fn look(
     seed: u64,
     scratch: &Path,
 ) -> Result<Vec<(String, Value)>, String> {
+    fs::create_dir_all(scratch)
+        .map_err(|error| format!("cannot make {}: {error}", scratch.display()))?;
     let words = |error: &dyn std::error::Error| crate::words(error);
     let mut events = Vec::new();
     let mut timeline = Timeline::default();
@@ -219,7 +257,9 @@ impl AtCut<'_> {
                 continue;
             }
             let seen = lens.look(hash, &bytes)?;
-            let lost = self.promised.iter().filter_map(|promise| {
+            // What a damaged file system, whose journal may not have been replayed, has in its files says nothing more.
+            let readable = self.promised.iter().filter(|_| seen.damage.is_none());
+            let lost = readable.filter_map(|promise| {
                 let detail = seen.differs(promise)?;
                 Some(json!({ "written": promise.written, "synced": promise.synced, "detail": detail }))
             });

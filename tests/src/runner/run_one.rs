@@ -30,7 +30,7 @@ use super::stage::Stage;
 use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
-use super::{cards, disks, host_checks, power_cut};
+use super::{cards, disks, host_checks};
 use crate::rundir::{CONSOLE_LOG, RunDir, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
@@ -184,7 +184,6 @@ fn perform(
     drop(stage);
     if played.is_ok() {
         look(order, dir, scenario, &context);
-        cut_power(order, dir, scenario, seed, &context);
     }
     Ok(())
 }
@@ -277,16 +276,6 @@ fn look(order: &Order, dir: &RunDir, scenario: &Scenario, context: &Context) {
         let facts = host_checks::check(check, &order.scratch, &dir.file("events.jsonl"));
         tell_facts(facts, "a look at the disks", context);
     }
-}
-
-/// What power cuts may have left, looked at.
-fn cut_power(order: &Order, dir: &RunDir, scenario: &Scenario, seed: u64, context: &Context) {
-    let Some(table) = &scenario.power_cut else {
-        return;
-    };
-    say("looking at what power cuts may leave");
-    let facts = power_cut::look(dir, scenario, table, seed, &order.scratch);
-    tell_facts(facts, "a look at what power cuts may leave", context);
 }
 
 /// Facts into the log, or that there are none.

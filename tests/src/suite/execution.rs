@@ -16,6 +16,7 @@ use super::storage::unix_seconds;
 use crate::oracle::judge;
 use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
+use crate::runner::look_and_tell;
 use crate::scenario::model::KernelFormat;
 use crate::scenario::{Comparison, compare, expected_for};
 use crate::verdict::{Expectation, Judgement, Verdict};
@@ -234,6 +235,13 @@ impl Suite {
         });
         if end == ChildEnd::Stopped {
             return None;
+        }
+        if end == ChildEnd::Done
+            && let Err(error) = look_and_tell(&dir, &item.scenario, info.seed)
+        {
+            return Some(setup_error(format!(
+                "cannot tell what power cuts may leave: {error}"
+            )));
         }
         let judgement = judged(path, &end);
         if let Err(error) = dir.write_judgement(&judgement) {

@@ -117,6 +117,18 @@ impl Names {
     }
 
     fn act(&mut self, act: &Act) {
+        let is_known = self.act_on_names(act)
+            || self.act_on_bytes(act)
+            || self.act_of_sync(act)
+            || only_looks(act);
+        if !is_known {
+            // A child has names of its own, a program does what it likes, and of others nobody has thought yet.
+            self.add(Place::Everything, What::Changed);
+        }
+    }
+
+    /// Steps after which names mean something else. Whether this is one.
+    fn act_on_names(&mut self, act: &Act) -> bool {
         match act {
             Act::Mount {
                 source,
@@ -141,17 +153,23 @@ impl Names {
                 self.lose(from);
                 self.lose(to);
             }
-            Act::WriteFile { path, .. } => {
-                if path.contains("write_cache") {
-                    self.add(Place::Everything, What::Changed);
-                    self.weak.extend(self.nodes.values().cloned());
-                }
-                match self.resolve(path) {
-                    Ok(Some(target)) => self.add(Place::File(target, ALL), What::Changed),
-                    Ok(None) => {}
-                    Err(()) => self.add(Place::Everything, What::Changed),
-                }
-            }
+            Act::Mmap {
+                file,
+                kind,
+                offset,
+                map,
+                ..
+            } => self.map(file.as_ref(), *kind, *offset, map),
+            Act::Munmap { map } => drop(self.maps.remove(map)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Steps that may change what files hold. Whether this is one.
+    fn act_on_bytes(&mut self, act: &Act) -> bool {
+        match act {
+            Act::WriteFile { path, .. } => self.write_file(path),
             Act::Truncate { file, .. } | Act::Fallocate { file, .. } => {
                 self.touch_file(file, ALL, What::Changed);
             }
@@ -202,17 +220,22 @@ impl Names {
                 len,
                 pattern,
             } => self.store(map, *offset, *len, Some(*pattern)),
-            Act::Mmap {
-                file,
-                kind,
-                offset,
-                map,
-                ..
-            } => self.map(file.as_ref(), *kind, *offset, map),
-            Act::Munmap { map } => drop(self.maps.remove(map)),
             Act::Madvise { map, advice } if advice == "remove" => {
                 self.store(map, 0, u64::MAX, None);
             }
+            Act::FsLoad { dir, .. } => {
+                // It has directories and files of its own below, whose names no step says.
+                self.directories = true;
+                self.lose(dir);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Steps that make something durable, or only look though they are in a child. Whether this is one.
+    fn act_of_sync(&mut self, act: &Act) -> bool {
+        match act {
             Act::Fsync { file } | Act::Fdatasync { file } => self.sync_file(file),
             Act::Msync {
                 map,
@@ -228,21 +251,21 @@ impl Names {
                 self.sync_devices(device.into_iter().map(|target| target.device).collect());
             }
             Act::Sync {} => self.sync_devices(self.nodes.values().cloned().collect()),
-            Act::FsLoad { dir, .. } => match self.resolve(dir) {
-                // It has directories and files of its own below, whose names no step says.
-                Ok(Some(target)) => {
-                    self.add(Place::File(target.clone(), ALL), What::Changed);
-                    self.directories = true;
-                }
-                Ok(None) => {}
-                Err(()) => self.add(Place::Everything, What::Changed),
-            },
-            Act::InChild { step, .. } if only_looks(step) => {}
-            // A child has names of its own, and a program does what it likes.
-            Act::InChild { .. } | Act::Exec { .. } => self.add(Place::Everything, What::Changed),
-            act if only_looks(act) => {}
-            // Nobody has thought about it yet.
-            _ => self.add(Place::Everything, What::Changed),
+            Act::InChild { step, .. } => return only_looks(step),
+            _ => return false,
+        }
+        true
+    }
+
+    fn write_file(&mut self, path: &str) {
+        if path.contains("write_cache") {
+            self.add(Place::Everything, What::Changed);
+            self.weak.extend(self.nodes.values().cloned());
+        }
+        match self.resolve(path) {
+            Ok(Some(target)) => self.add(Place::File(target, ALL), What::Changed),
+            Ok(None) => {}
+            Err(()) => self.add(Place::Everything, What::Changed),
         }
     }
 }
