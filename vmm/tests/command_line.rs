@@ -163,8 +163,6 @@ fn what_is_missing_or_unusable_is_a_setup_error() {
     };
     file("odd.img", 1000);
     file("empty.img", 0);
-    file("odd.pmem", (2 << 20) + 512);
-    file("small.pmem", 2 << 20);
     file("big", 1 << 30);
     fs::write(room.path().join("text"), "#!/bin/sh\n").unwrap();
     fs::create_dir(room.path().join("dir")).unwrap();
@@ -199,6 +197,38 @@ fn what_is_missing_or_unusable_is_a_setup_error() {
                 &["id=blk1", "in use", "read-only"],
             ),
             (
+                "run --kernel k --events text",
+                &["--events text", "name a new file"],
+            ),
+            (
+                "run --kernel k --events none/e",
+                &["--events none/e", "directory"],
+            ),
+            (
+                "run --kernel k --console file=none/c",
+                &["console file none/c"],
+            ),
+        ],
+    );
+    let kept = fs::read(room.path().join("text")).unwrap();
+    assert_eq!(kept, b"#!/bin/sh\n", "--events must not empty a file");
+}
+
+#[test]
+fn a_region_or_a_wire_that_cannot_be_had_is_a_setup_error_with_the_way_out() {
+    let room = room();
+    let file = |name: &str, len: u64| {
+        let file = File::create(room.path().join(name)).unwrap();
+        file.set_len(len).unwrap();
+    };
+    file("odd.pmem", (2 << 20) + 512);
+    file("small.pmem", 2 << 20);
+    fs::write(room.path().join("text"), "#!/bin/sh\n").unwrap();
+    refused(
+        room.path(),
+        exit_code::SETUP_ERROR,
+        &[
+            (
                 "run --kernel k --pmem path=none",
                 &["--pmem id=pmem0", "does not exist", "truncate -s"],
             ),
@@ -218,22 +248,8 @@ fn what_is_missing_or_unusable_is_a_setup_error() {
                 "run --kernel k --net tap=pinno9,id=n",
                 &["--net id=n", "`pinno9`", "ip tuntap add"],
             ),
-            (
-                "run --kernel k --events text",
-                &["--events text", "name a new file"],
-            ),
-            (
-                "run --kernel k --events none/e",
-                &["--events none/e", "directory"],
-            ),
-            (
-                "run --kernel k --console file=none/c",
-                &["console file none/c"],
-            ),
         ],
     );
-    let kept = fs::read(room.path().join("text")).unwrap();
-    assert_eq!(kept, b"#!/bin/sh\n", "--events must not empty a file");
 }
 
 #[test]

@@ -26,7 +26,7 @@ const HELD: &str = "[[rule]]\nprobability = 0.5\nhold = { gate = 'g' }\n";
 
 enum Way {
     Mmio(MmioTransport),
-    Pci(PciTransport),
+    Pci(Box<PciTransport>),
 }
 
 /// What a driver sets up, in both transports.
@@ -161,7 +161,7 @@ impl Way {
             seen: Mutex::default(),
         };
         let pci = PciTransport::new(device, memory, Box::new(controllers), 1, tracer);
-        Self::Pci(pci.expect("descriptors"))
+        Self::Pci(Box::new(pci.expect("descriptors")))
     }
 
     /// Anywhere, and mostly where something is.

@@ -123,23 +123,17 @@ fn perform(
     let plan = plan(scenario, seed, &values)?;
     dir.write("plan.toml", &toml::to_string(&plan)?)?;
     let context = Context::new(plan, tracer.clone())?;
-    let devices = scenario
-        .disks
-        .iter()
-        .map(|disk| disks::device(disk, &order.scratch, &context, records.of(&disk.id)));
+    let disks = scenario.disks.iter();
+    let devices =
+        disks.map(|disk| disks::device(disk, &order.scratch, &context, records.of(&disk.id)));
     let mut devices = devices.collect::<Result<Vec<_>, _>>()?;
     let (cards, cables) = cards::make(scenario, &context)?;
     devices.extend(cards);
     let balloon = balloon(scenario, &context, &mut devices)?;
     let console = console(scenario, dir, &context, &mut devices)?;
     let config = config(&scenario.vm, &kernel(order, scenario)?, &order.initrd);
-    let (pmem, regions) = regions(
-        scenario,
-        &order.scratch,
-        config.memory_bytes,
-        &records,
-        &context,
-    )?;
+    let ram = config.memory_bytes;
+    let (pmem, regions) = regions(scenario, &order.scratch, ram, &records, &context)?;
     devices.extend(pmem);
     records.sample(scenario, &regions, tracer);
     let starts = regions.iter().map(Region::start).collect();

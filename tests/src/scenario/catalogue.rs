@@ -162,7 +162,11 @@ mod tests {
                 "{name} in {file}"
             );
             assert_eq!(text(name), text(file), "{name}");
-            assert_eq!(named(name).unwrap(), [scenario.clone()]);
+            assert_eq!(
+                named(name).unwrap(),
+                std::slice::from_ref(&scenario),
+                "{name}"
+            );
             assert!(names.insert(name.clone()), "two are named {name}");
         }
     }

@@ -283,23 +283,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 }
 
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
-    let acts = step.acts();
-    match acts.as_slice() {
-        [] => {
-            return Err(
-                "does nothing: give it one of guest, await, gate, link, inject, type, join, reboot, power-off, fact, balloon, host, \
-                 include"
-                    .into(),
-            );
-        }
-        [_] => {}
-        several => {
-            return Err(format!(
-                "does two things ({}): make two steps of it",
-                several.join(", ")
-            ));
-        }
-    }
+    does_one_thing(step)?;
     let only_for_guest = step.thread.is_some() || step.expect.is_some() || step.abandon;
     if only_for_guest && step.guest.is_none() {
         return Err("thread, expect and abandon go only with guest".into());
@@ -343,6 +327,18 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     step.host
         .as_ref()
         .map_or(Ok(()), |check| check_host(scenario, check))
+}
+
+fn does_one_thing(step: &Step) -> Result<(), String> {
+    let all = "guest, await, gate, link, inject, type, join, reboot, power-off, fact, balloon, host, include";
+    match step.acts().as_slice() {
+        [] => Err(format!("does nothing: give it one of {all}")),
+        [_] => Ok(()),
+        several => Err(format!(
+            "does two things ({}): make two steps of it",
+            several.join(", ")
+        )),
+    }
 }
 
 fn check_host(scenario: &Scenario, check: &HostCheck) -> Result<(), String> {
