@@ -36,8 +36,8 @@ pub(super) struct RunArgs {
     /// Only this scenario, whose promise is asked for
     #[arg(long, value_name = "NAME", requires = "until", conflicts_with_all = ["names", "tag", "scenario"])]
     only: Option<String>,
-    /// Run it again, at most `--repeat` times, until the kernel has broken a promise: then exit with 20, with 0 where every run kept it, with 125 where the
-    /// runs do not tell. That is what `git bisect run` wants; what the scenario expects does not matter
+    /// Run it again, at most `--repeat` times, until the kernel has broken a promise: then exit with 20, with 0 where every run
+    /// kept it, with 125 where the runs do not tell. That is what `git bisect run` wants; what the scenario expects does not matter
     #[arg(long, value_name = "WHEN", requires = "only")]
     until: Option<Until>,
     #[command(flatten)]

@@ -10,7 +10,8 @@
 //! file system. Blocks that files share on purpose (reflink), inline data and space that has no place yet are left out. Where only one look lies
 //! within the hold, and an older one found the block in another file, the finding is possible only: it may have changed hands before the hold.
 //! After the plan let a device write memory that it did not own, or complete a request twice, a change of hands is counted: the guest's
-//! metadata may be wrong, or it believes that the device has done. The file system is taken to fill the region from its first byte (no partition), as nd_pmem shows it.
+//! metadata may be wrong, or it believes that the device has done. The file system is taken to fill the region from its first byte (no
+//! partition), as nd_pmem shows it.
 //!
 //! Why not from outside, by the metadata in the region: while the guest runs, these are half in a journal and half in the guest's caches,
 //! and a judge that reads them too early blames the guest for what it has not done.

@@ -1,7 +1,7 @@
 //! A power cut that may leave an image without what was made durable, or with a damaged file system.
 //!
-//! Verifies each `crash-image` fact: an image that a correct device may leave after the cut ([`crate::crash`]) is not whole. Bytes that are missing are
-//! held against what the log itself says was promised at that place ([`crate::timeline::fsynced`]): written, made durable by a step that
+//! Verifies each `crash-image` fact: an image that a correct device may leave after the cut ([`crate::crash`]) is not whole. Bytes
+//! that are missing are held against what the log itself says was promised at that place ([`crate::timeline::fsynced`]): written, made durable by a step that
 //! had ended well before the cut, and not touched since. If a flush was answered and not done before the cut, the device is to blame,
 //! else the guest, which said that bytes were durable and had not asked for the flush, or not in time. In a writer's own race (a
 //! store during the fsync) nothing is promised, so nothing is blamed.
@@ -156,8 +156,8 @@ fn missing(
         promise: culprit,
         certainty: Certainty::Certain,
         text: format!(
-            "Step {} ({}) wrote {} bytes at {} of {}{}, step {} ({}) made them durable and had ended at event {}. The power goes after event {}: image {} (seed {}) \
-             does not hold them ({}).{}{}",
+            "Step {} ({}) wrote {} bytes at {} of {}{}, step {} ({}) made them durable and had ended at event {}. \
+             The power goes after event {}: image {} (seed {}) does not hold them ({}).{}{}",
             promise.written,
             step(promise.written),
             promise.len,

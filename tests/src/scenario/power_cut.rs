@@ -218,7 +218,7 @@ mod tests {
             ),
             (
                 "devices = ['a']\nat = [{ event = 'used', device = 'c' }]",
-                "there is no disk `c`",
+                "there is no device `c`",
             ),
         ] {
             let said = read(table).unwrap_err();

@@ -76,8 +76,10 @@ mod tests {
     fn impossible_numbers_are_refused_with_their_line_and_possible_ones_are_not() {
         let request = r#""request":{"device":"a","queue":0,"ordinal":0}"#;
         let fetched = |sector: u64, bytes: u64, addr: u64, len: u64| {
+            let ranges = format!(r#""ranges":[{{"addr":{addr},"len":{len}}}]"#);
+            let size = format!(r#""sector":{sector},"bytes":{bytes}"#);
             refused(&format!(
-                r#""event":"fetched",{request},"head":0,"operation":"read","sector":{sector},"bytes":{bytes},"ranges":[{{"addr":{addr},"len":{len}}}]"#
+                r#""event":"fetched",{request},"head":0,"operation":"read",{size},{ranges}"#
             ))
         };
         assert_eq!(fetched(8, 16 << 30, (1 << 52) - 4096, 4096), None);
