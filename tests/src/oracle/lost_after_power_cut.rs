@@ -1,10 +1,10 @@
 //! A power cut that may leave an image without what was made durable, or with a damaged file system.
 //!
-//! Verifies each `crash-image` fact: an image that a correct device may leave after the cut ([`crate::crash`]) is not whole. Bytes
-//! that are missing are held against what the log itself says was promised at that place ([`crate::timeline::fsynced`]): written, made durable by a step that
-//! had ended well before the cut, and not touched since. If a flush was answered and not done before the cut, the device is to blame,
-//! else the guest, which said that bytes were durable and had not asked for the flush, or not in time. In a writer's own race (a
-//! store during the fsync) nothing is promised, so nothing is blamed.
+//! Verifies each `crash-image` fact: an image that a correct device may leave after the cut ([`crate::crash`]) is not whole. Bytes that are
+//! missing are held against what the log itself says was promised at that place ([`crate::timeline::fsynced`]): written, made durable by a
+//! step that had ended well before the cut, and not touched since. If a flush was answered and not done before the cut, the device is to
+//! blame, else the guest, which said that bytes were durable and had not asked for the flush, or not in time. In a writer's own race (a store
+//! during the fsync) nothing is promised, so nothing is blamed.
 //!
 //! Does not verify images that nobody looked at: silence says that some were well, and `images` counts them. Does not judge disks of which a rule
 //! of the plan damaged bytes or answers before the cut; these are counted.
