@@ -1,6 +1,6 @@
 //! Every scenario on each of its kernels, as a test of its own: what is seen must be what the scenario expects.
 //!
-//! Guests run on this host, or in one nested machine for all tests. Where neither can be, each test is skipped and says why. One
+//! Guests run on this host, or in nested machines, one for each guest at a time. Where neither can be, each test is skipped and says why. One
 //! test by hand: `cargo test -p pincushion-test --test e2e -- dma-under-writeback@debian:6.12`.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use pincushion_test::suite::{
     missing_for_guests, select, suite_dir,
 };
 
-/// Guests at once. In a nested machine of two CPUs a second guest fills the time in which the first one waits.
+/// Guests at once. Each has a nested machine of one CPU to itself, so two use two CPUs of the host.
 const GUESTS_AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! KTAP version 1, as the kernel's selftests speak it: a test case per run.
 //!
-//! A run that came out as expected is `ok`, also when what was expected is a finding; what a kernel cannot run is skipped.
+//! A run that came out as expected is `ok`, also when what was expected is a finding.
 
 use super::summary::RunSummary;
 
