@@ -17,14 +17,34 @@
 //! between them lie the system calls of the step and little else. Where a step needs a look-up that
 //! fails, both marks come just before the report.
 //!
+//! # Families
+//!
+//! Calls that belong together are one step with a `do`: `{ op = "swap", do = "on", path = "/mnt/swap" }`. Each family is a type of its own.
+//!
 //! # Threads
 //!
 //! A step without `thread` runs in the thread `main`, which is not the one that listens: the agent
 //! answers for other threads while `main` is blocked.
 
+mod crowd;
+mod file_system;
+mod kinds;
+mod memory;
+mod pipe;
+mod swap;
+mod userfault;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::pattern::{Pattern, pattern_byte};
+pub use crowd::Crowd;
+pub use file_system::FileSystem;
+pub use kinds::{IoDirection, MapKind};
+use kinds::{one, ping_bytes, ten_seconds, two};
+pub use memory::{Memory, MemoryFile, Protection};
+pub use pipe::Pipe;
+pub use swap::Swap;
+pub use userfault::Userfault;
 
 /// One message to the agent: a line of JSON on `/dev/ttyS1`, at most [`MAX_LINE`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,9 +176,17 @@ pub enum Step {
         #[serde(default)]
         len: Option<u64>,
     },
-    /// /proc/kpageflags of a frame by guest physical address. Values: `flags` raw, `names` (`LOCKED DIRTY WRITEBACK LRU` ...),
-    /// `mapped` (/proc/kpagecount).
-    PageFlags { frame: u64 },
+    /// /proc/kpageflags of a frame by guest physical address, looked at again and again until it has the flags `with` and not those `without`,
+    /// at most `limit_ms`. Values: `flags` raw, `names` (`LOCKED DIRTY WRITEBACK LRU` ...), `reached`, `mapped` (/proc/kpagecount).
+    PageFlags {
+        frame: u64,
+        #[serde(default)]
+        with: Vec<String>,
+        #[serde(default)]
+        without: Vec<String>,
+        #[serde(default = "ten_seconds")]
+        limit_ms: u64,
+    },
     /// Stores a pattern into a mapping by the CPU, ascending. A page that cannot be had (beyond the file's end, an I/O error) is a
     /// fault of `store` that names the signal and the position.
     Store {
@@ -425,17 +453,34 @@ pub enum Step {
     Clone { from: String, to: String },
     /// A handled signal (SIGUSR1, without SA_RESTART) for the thread of that name, inside whatever call it sleeps in.
     Interrupt { thread: String },
-    /// Registers a mapping as a fixed buffer of an io_uring (FOLL_LONGTERM pins), until [`Step::UringRelease`] of `tag`.
+    /// Registers a mapping as fixed buffers of an io_uring (FOLL_LONGTERM pins), `times` over in each of
+    /// `rings` rings, until [`Step::UringRelease`] of `tag`. A failure leaves the rings that were registered before it.
     UringRegister {
         map: String,
         #[serde(default)]
         offset: u64,
         #[serde(default)]
         len: Option<u64>,
+        #[serde(default = "one")]
+        times: u32,
+        #[serde(default = "one")]
+        rings: u32,
         tag: String,
     },
     /// Ends the ring of a `UringRegister`: the pages are unpinned.
     UringRelease { tag: String },
+    /// A mounted file system as a whole.
+    FileSystem(FileSystem),
+    /// Swap files and devices.
+    Swap(Swap),
+    /// Memory of the program itself.
+    Memory(Memory),
+    /// userfaultfd(2).
+    Userfault(Userfault),
+    /// Pipes, and memory in them.
+    Pipe(Pipe),
+    /// Many sleeping children.
+    Crowd(Crowd),
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},
@@ -449,42 +494,4 @@ pub enum Step {
     Hang {},
     /// Does nothing: a mark in the log.
     Mark { name: String },
-}
-
-/// Kind of mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MapKind {
-    /// MAP_SHARED of a file.
-    Shared,
-    /// MAP_PRIVATE of a file.
-    Private,
-    /// MAP_PRIVATE | MAP_ANONYMOUS.
-    Anonymous,
-}
-
-/// Direction of an asynchronous transfer, seen from the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IoDirection {
-    /// Disk to memory: the device writes the pages.
-    Read,
-    /// Memory to disk: the device reads the pages.
-    Write,
-}
-
-fn ten_seconds() -> u64 {
-    10_000
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn ping_bytes() -> u64 {
-    56
-}
-
-fn two() -> u32 {
-    2
 }

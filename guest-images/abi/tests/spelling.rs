@@ -209,3 +209,28 @@ fn an_empty_list_of_texts_comes_back_as_an_empty_list_of_numbers() {
         Value::Numbers(vec![])
     );
 }
+
+#[test]
+fn a_step_of_a_family_says_what_it_does_and_its_slips_are_told() {
+    use pincushion_abi::step::Swap;
+    let step = from_toml(r#"step = { op = "swap", do = "on", path = "/mnt/swap" }"#);
+    let expected = Step::Swap(Swap::On {
+        path: "/mnt/swap".into(),
+    });
+    assert_eq!(step, expected);
+    let json = serde_json::to_string(&step).unwrap();
+    assert_eq!(json, r#"{"op":"swap","do":"on","path":"/mnt/swap"}"#);
+    for (slip, said) in [
+        (
+            r#"{"op":"swap","do":"onn","path":"/x"}"#,
+            "unknown variant `onn`",
+        ),
+        (
+            r#"{"op":"swap","do":"on","paht":"/x"}"#,
+            "unknown field `paht`",
+        ),
+    ] {
+        let error = serde_json::from_str::<Step>(slip).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

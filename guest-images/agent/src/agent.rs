@@ -44,7 +44,13 @@ pub struct Names {
     /// Programs that give frames to them.
     pub redirects: Table<crate::sys::bpf::Redirect>,
     /// Rings that are there for their registered buffers.
-    pub registered: Table<io_uring::IoUring>,
+    pub registered: Table<Vec<io_uring::IoUring>>,
+    /// userfaultfds.
+    pub userfaults: Table<Arc<OwnedFd>>,
+    /// Pipes.
+    pub pipes: Table<Arc<crate::sys::pipe::Ends>>,
+    /// Process ids of sleeping children.
+    pub crowds: Table<Vec<i32>>,
     /// Forked children.
     pub children: Table<Arc<Child>>,
     /// Thread ids of the named threads.

@@ -30,6 +30,7 @@ pub fn package_of(name: &str) -> &str {
     match name {
         "mke2fs" | "mkfs.ext4" | "e2fsck" | "debugfs" | "tune2fs" | "dumpe2fs" => "e2fsprogs",
         "mkfs.xfs" | "xfs_repair" | "xfs_io" => "xfsprogs",
+        "mkfs.btrfs" | "btrfs" => "btrfs-progs",
         other => other,
     }
 }

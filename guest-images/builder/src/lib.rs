@@ -74,6 +74,7 @@ pub const ON_DEMAND_MODULES: &[&str] = &[
     "device_dax",
     "dax_pmem",
     "xfs",
+    "btrfs",
     "virtio_balloon",
     "virtio_net",
     "virtio_console",

@@ -94,20 +94,42 @@ pub fn of_map(
         .numbers("mapped", counts))
 }
 
-/// The flags of one frame.
-pub fn flags(stamp: &mut Stamp<'_>, address: u64) -> StepResult {
+/// Flags that a frame shall have, and those that it shall not.
+pub struct Flags {
+    with: u64,
+    without: u64,
+}
+
+impl Flags {
+    /// By their names.
+    pub fn named(with: &[String], without: &[String]) -> Result<Self, Fault> {
+        let bits = |names: &[String]| {
+            names.iter().try_fold(0, |bits, name| {
+                let known = FLAG_NAMES.iter().find(|(_, known)| *known == name.as_str());
+                let (bit, _) = known.ok_or_else(|| {
+                    sentence("page-flags", format!("there is no page flag {name:?}"))
+                })?;
+                Ok::<u64, Fault>(bits | 1 << bit)
+            })
+        };
+        Ok(Self {
+            with: bits(with)?,
+            without: bits(without)?,
+        })
+    }
+}
+
+/// The flags of one frame now, and whether they are as wanted.
+pub fn flags_now(address: u64, wanted: &Flags) -> Result<(bool, Found), Fault> {
     let frame = address >> PAGE_SHIFT;
-    let (flags, count) = stamp.around(|| {
-        (
-            entry("/proc/kpageflags", frame),
-            entry("/proc/kpagecount", frame),
-        )
-    });
-    let flags = flags?;
-    Ok(Found::nothing()
+    let flags = entry("/proc/kpageflags", frame)?;
+    let reached = flags & wanted.with == wanted.with && flags & wanted.without == 0;
+    let found = Found::nothing()
         .number("flags", flags)
         .texts("names", flag_names(flags))
-        .number("mapped", count?))
+        .flag("reached", reached)
+        .number("mapped", entry("/proc/kpagecount", frame)?);
+    Ok((reached, found))
 }
 
 /// A frame's number in one of the two tables; 0 for frame 0 (no frame) and where the table ends
@@ -213,6 +235,18 @@ mod tests {
         let swapped = Page(1 << 62 | 0x1234);
         assert!(swapped.swapped());
         assert_eq!(swapped.address(), 0);
+    }
+
+    #[test]
+    fn flags_are_waited_for_by_name_and_what_was_seen_last_is_told() {
+        let bench = Bench::new();
+        // Frame 0 has no flags.
+        let step =
+            |with: &str| json!({"op": "page-flags", "frame": 0, "with": [with], "limit_ms": 5});
+        assert_eq!(bench.ok(step("DIRTY"))["reached"], Value::Bool(false));
+        let none = json!({"op": "page-flags", "frame": 0, "without": ["DIRTY"]});
+        assert_eq!(bench.ok(none)["reached"], Value::Bool(true));
+        assert!(bench.fails(step("DIRT")).name.contains("\"DIRT\""));
     }
 
     #[test]

@@ -175,20 +175,25 @@ pub fn msync(
 }
 
 /// `madvise(2)`.
-pub fn madvise(agent: &Agent, stamp: &mut Stamp<'_>, name: &str, advice: &str) -> StepResult {
-    let Some((_, advice)) = ADVICE.iter().find(|(known, _)| *known == advice) else {
-        let known: Vec<&str> = ADVICE.iter().map(|(known, _)| *known).collect();
-        return Err(sentence(
-            "madvise",
-            format!("there is no advice {advice:?}; known: {}", known.join(" ")),
-        ));
-    };
-    let span = agent.map(name)?;
-    stamp.around(|| memory::madvise(span, *advice))?;
+pub fn madvise(agent: &Agent, stamp: &mut Stamp<'_>, name: &str, advice_name: &str) -> StepResult {
+    let (advice, span) = (advice(advice_name)?, agent.map(name)?);
+    stamp.around(|| memory::madvise(span, advice))?;
     Ok(Found::nothing())
 }
 
-const ADVICE: [(&str, i32); 24] = [
+/// An advice by its name.
+pub fn advice(name: &str) -> Result<i32, Fault> {
+    if let Some((_, advice)) = ADVICE.iter().find(|(known, _)| *known == name) {
+        return Ok(*advice);
+    }
+    let known: Vec<&str> = ADVICE.iter().map(|(known, _)| *known).collect();
+    Err(sentence(
+        "madvise",
+        format!("there is no advice {name:?}; known: {}", known.join(" ")),
+    ))
+}
+
+const ADVICE: [(&str, i32); 25] = [
     ("normal", libc::MADV_NORMAL),
     ("random", libc::MADV_RANDOM),
     ("sequential", libc::MADV_SEQUENTIAL),
@@ -213,6 +218,7 @@ const ADVICE: [(&str, i32); 24] = [
     ("populate_read", libc::MADV_POPULATE_READ),
     ("populate_write", libc::MADV_POPULATE_WRITE),
     ("hwpoison", libc::MADV_HWPOISON),
+    ("soft_offline", 101),
 ];
 
 #[cfg(test)]

@@ -3,16 +3,21 @@
 
 pub mod aio;
 pub mod blocks;
+pub mod crowd;
 pub mod files;
 pub mod frames;
 pub mod load;
 pub mod machine;
 pub mod maps;
+pub mod memory;
 pub mod net;
 pub mod observe;
+pub mod pipe;
 pub mod process;
+pub mod swap;
 pub mod transfer;
 pub mod uring;
+pub mod userfault;
 pub mod wait;
 pub mod xdp;
 
@@ -83,7 +88,15 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         }
         Step::Munmap { map } => maps::unmap(agent, stamp, map),
         Step::Frames { map, offset, len } => frames::of_map(agent, stamp, map, *offset, *len),
-        Step::PageFlags { frame } => frames::flags(stamp, *frame),
+        Step::PageFlags {
+            frame,
+            with,
+            without,
+            limit_ms,
+        } => {
+            let wanted = frames::Flags::named(with, without)?;
+            wait::flags(stamp, *frame, &wanted, *limit_ms)
+        }
         Step::Store {
             map,
             offset,
@@ -275,9 +288,24 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             map,
             offset,
             len,
+            times,
+            rings,
             tag,
-        } => uring::register(agent, stamp, map, *offset, *len, tag),
+        } => {
+            let count = uring::Count {
+                times: *times,
+                rings: *rings,
+            };
+            let span = agent.span(map, *offset, *len)?;
+            uring::register(agent, stamp, span, &count, tag)
+        }
         Step::UringRelease { tag } => uring::release(agent, stamp, tag),
+        Step::FileSystem(act) => swap::file_system(stamp, act),
+        Step::Swap(act) => swap::run(agent, stamp, act),
+        Step::Memory(act) => memory::run(agent, stamp, act),
+        Step::Userfault(act) => userfault::run(agent, stamp, act),
+        Step::Pipe(act) => pipe::run(agent, stamp, act),
+        Step::Crowd(act) => crowd::run(agent, stamp, act),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

@@ -125,6 +125,7 @@ fn fit_for_child(step: &Step) -> bool {
         Step::Fork { .. }
             | Step::InChild { .. }
             | Step::EndChild { .. }
+            | Step::Crowd(_)
             | Step::Exec { .. }
             | Step::FsLoad { .. }
             | Step::WhereBlocked { .. }

@@ -128,7 +128,7 @@ pub fn pwrite_from(agent: &Agent, stamp: &mut Stamp<'_>, ends: &Ends<'_>) -> Ste
 }
 
 /// A buffer of the agent's own, as long as a step asks.
-fn own_buffer(len: u64) -> Result<Buffer, Fault> {
+pub fn own_buffer(len: u64) -> Result<Buffer, Fault> {
     let too_long = || {
         sentence(
             "buffer",

@@ -4,6 +4,7 @@
 use std::io;
 
 use io_uring::{IoUring, opcode, types::Fd};
+use pincushion_abi::Fault;
 use pincushion_abi::step::IoDirection;
 
 use crate::agent::Agent;
@@ -11,6 +12,7 @@ use crate::fault::{Errno, io as io_fault, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
 use crate::steps::transfer::{Ends, whole};
+use crate::sys::memory::Span;
 
 /// A ring with its one transfer.
 pub struct Submitted {
@@ -68,35 +70,50 @@ pub fn wait(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
     Ok(Found::nothing().count("result", bytes))
 }
 
-/// Registers a mapping as a fixed buffer.
+/// How often a mapping is registered.
+pub struct Count {
+    /// In each ring.
+    pub times: u32,
+    /// So many rings.
+    pub rings: u32,
+}
+
+/// Registers a part of a mapping as fixed buffers.
 pub fn register(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
-    map: &str,
-    offset: u64,
-    len: Option<u64>,
+    span: Span,
+    count: &Count,
     tag: &str,
 ) -> StepResult {
-    let span = agent.span(map, offset, len)?;
     agent.names().registered.refuse_used("registration", tag)?;
-    let ring = IoUring::new(1).map_err(|error| io_fault("io_uring_setup", &error))?;
     let buffer = libc::iovec {
         iov_base: std::ptr::with_exposed_provenance_mut(span.address()),
         iov_len: span.len(),
     };
+    let buffers = vec![buffer; count.times as usize];
+    let mut rings = Vec::with_capacity(count.rings as usize);
     let registered = stamp.around(|| {
-        // SAFETY: the memory is a span, which belongs to no Rust object however long it is registered.
-        unsafe { ring.submitter().register_buffers(&[buffer]) }
+        for _ in 0..count.rings {
+            let ring = IoUring::new(1).map_err(|error| io_fault("io_uring_setup", &error))?;
+            // SAFETY: the memory is a span, which belongs to no Rust object however long it is registered.
+            let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+            registered.map_err(|error| io_fault("io_uring_register", &error))?;
+            rings.push(ring);
+        }
+        Ok::<_, Fault>(())
     });
-    registered.map_err(|error| io_fault("io_uring_register", &error))?;
-    let _ = agent.names().registered.put(tag, ring);
+    if !rings.is_empty() {
+        let _ = agent.names().registered.put(tag, rings);
+    }
+    registered?;
     Ok(Found::nothing())
 }
 
 /// Ends a ring with its registration.
 pub fn release(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
-    let ring = agent.names().registered.take("registration", tag)?;
-    stamp.around(|| drop(ring));
+    let rings = agent.names().registered.take("registration", tag)?;
+    stamp.around(|| drop(rings));
     Ok(Found::nothing())
 }
 

@@ -10,6 +10,7 @@ use crate::agent::Agent;
 use crate::fault::{self, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
+use crate::steps::frames::Flags;
 use crate::sys::c_string;
 use crate::sys::clock::pause_between_looks;
 use crate::sys::notify::Watch;
@@ -163,6 +164,20 @@ pub fn pinned(stamp: &mut Stamp<'_>, names: &[String], wanted: u64, limit_ms: u6
             let reached = seen.0.get("pinned") == Some(&pincushion_abi::Value::Number(wanted));
             if reached || Instant::now() >= deadline {
                 return Ok(seen);
+            }
+            pause_between_looks(LOOK);
+        }
+    })
+}
+
+/// Waits until a frame has the flags that are wanted. What it says at the limit is what was seen last.
+pub fn flags(stamp: &mut Stamp<'_>, address: u64, wanted: &Flags, limit_ms: u64) -> StepResult {
+    let deadline = deadline(limit_ms);
+    stamp.around(|| {
+        loop {
+            let (reached, found) = super::frames::flags_now(address, wanted)?;
+            if reached || Instant::now() >= deadline {
+                return Ok(found);
             }
             pause_between_looks(LOOK);
         }

@@ -54,6 +54,23 @@ impl Span {
     }
 }
 
+/// Addresses for `len` bytes that were never used before.
+fn fresh(call: &'static str, len: usize) -> Result<Span, Errno> {
+    let too_big = Errno {
+        call,
+        number: libc::ENOMEM,
+    };
+    // A gap behind each mapping, so that a store past its end is seen.
+    let room = len.checked_add(2 * ALIGN - 1).ok_or(too_big)? & !(ALIGN - 1);
+    let address = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        next.checked_add(room).filter(|end| *end <= END)
+    });
+    Ok(Span {
+        address: address.map_err(|_| too_big)?,
+        len,
+    })
+}
+
 /// `mmap(2)` of `len` bytes at an address of its own. `flags` is MAP_SHARED or MAP_PRIVATE, with
 /// MAP_ANONYMOUS where `fd` is `None`.
 pub fn map(
@@ -63,19 +80,7 @@ pub fn map(
     fd: Option<RawFd>,
     offset: i64,
 ) -> Result<Span, Errno> {
-    let too_big = Errno {
-        call: "mmap",
-        number: libc::ENOMEM,
-    };
-    // A gap behind each mapping, so that a store past its end is seen.
-    let room = len.checked_add(2 * ALIGN - 1).ok_or(too_big)? & !(ALIGN - 1);
-    let address = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-        next.checked_add(room).filter(|end| *end <= END)
-    });
-    let span = Span {
-        address: address.map_err(|_| too_big)?,
-        len,
-    };
+    let span = fresh("mmap", len)?;
     let flags = flags | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: NOREPLACE cannot take away memory that is in use.
     let got = unsafe {
@@ -99,6 +104,19 @@ pub fn map(
 pub fn unmap(span: Span) -> Result<(), Errno> {
     // SAFETY: a span's addresses belong to no Rust object.
     check("munmap", unsafe { libc::munmap(span.pointer(), span.len) }).map(drop)
+}
+
+/// `mremap(2)` to an address of its own.
+pub fn remap(span: Span) -> Result<Span, Errno> {
+    let to = fresh("mremap", span.len)?;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: nothing was ever at the new address, and no Rust object is at the old one.
+    let got = unsafe { libc::mremap(span.pointer(), span.len, to.len, flags, to.pointer()) };
+    if got == libc::MAP_FAILED {
+        Err(Errno::last("mremap"))
+    } else {
+        Ok(to)
+    }
 }
 
 /// `msync(2)`.

@@ -12,10 +12,14 @@ pub mod fs;
 pub mod guard;
 pub mod ioport;
 pub mod memory;
+pub mod mm;
 pub mod net;
 pub mod notify;
+pub mod pipe;
 pub mod process;
+pub mod swap;
 pub mod tty;
+pub mod userfault;
 pub mod xdp;
 
 use std::ffi::CString;

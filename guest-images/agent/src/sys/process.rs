@@ -32,6 +32,14 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Sleeps until a signal ends this process.
+pub fn sleep_for_ever() -> ! {
+    loop {
+        // SAFETY: takes nothing.
+        unsafe { libc::pause() };
+    }
+}
+
 /// This thread's id.
 pub fn thread_id() -> i32 {
     // SAFETY: takes nothing, never fails.
