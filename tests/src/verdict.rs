@@ -63,6 +63,8 @@ pub enum Verdict {
     GuestPanic,
     /// The guest or a step did not end within its limit.
     Hang,
+    /// The kernel lacks what the scenario is about; the reason says what. Never a finding, and no pass either.
+    NotApplicable,
     /// The guest did not boot, or the host lacked something. Never a finding.
     SetupError,
 }

@@ -12,7 +12,7 @@ use super::run::{HowArgs, command_line, perform};
 use crate::oracle;
 use crate::report::About;
 use crate::rundir::RunDir;
-use crate::scenario::{Comparison, compare, expected_for, verdict_word};
+use crate::scenario::{Comparison, compare_on, verdict_word};
 use crate::suite::Item;
 use crate::verdict::{Certainty, Judgement};
 
@@ -93,13 +93,12 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
     let (Ok(info), Ok(scenario)) = (dir.info(), dir.scenario()) else {
         return Ok(exit_code::OK);
     };
-    match expected_for(&scenario.expect, &info.kernel).map(|expected| compare(expected, &judgement))
-    {
-        Some(Comparison::Surprise(what)) => {
+    match compare_on(&scenario.expect, &info.kernel, &judgement) {
+        Comparison::Surprise(what) => {
             complain(format_args!("not as expected: {what}"));
             Ok(exit_code::SURPRISE)
         }
-        Some(Comparison::AsExpected) | None => Ok(exit_code::OK),
+        Comparison::AsExpected => Ok(exit_code::OK),
     }
 }
 

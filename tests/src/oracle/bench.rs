@@ -8,9 +8,10 @@ use super::{
     broken_filesystem::BrokenFilesystem, dax_block_reused::DaxBlockReused,
     dma_into_freed_frame::DmaIntoFreedFrame, guest_splat::GuestSplat, leaked_hold::LeakedHold,
     lost_after_power_cut::LostAfterPowerCut, lost_completion::LostCompletion,
-    lost_dma_data::LostDmaData, lying_flush::LyingFlush, pins_balanced::PinsBalanced,
-    touch_after_completion::TouchAfterCompletion, unstable_payload::UnstablePayload,
-    writeback_of_held_page::WritebackOfHeldPage,
+    lost_dma_data::LostDmaData, lying_flush::LyingFlush, must_hold::MustHold,
+    pins_balanced::PinsBalanced, touch_after_completion::TouchAfterCompletion,
+    unexplained_fsync_error::UnexplainedFsyncError, unstable_payload::UnstablePayload,
+    write_while_frozen::WriteWhileFrozen, writeback_of_held_page::WritebackOfHeldPage,
 };
 use crate::timeline::Timeline;
 use crate::verdict::{Certainty, Finding, Promise};
@@ -55,7 +56,10 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
     vec![
         Box::new(WritebackOfHeldPage::default()),
         Box::new(UnstablePayload::default()),
+        Box::new(WriteWhileFrozen),
         Box::new(LostDmaData),
+        Box::new(UnexplainedFsyncError),
+        Box::new(MustHold),
         Box::new(DmaIntoFreedFrame::default()),
         Box::new(DaxBlockReused),
         Box::new(GuestSplat::default()),

@@ -8,6 +8,7 @@
 //! | the kernel panicked | guest panic |
 //! | the machine was stopped as hung | hang |
 //! | a certain finding | finding |
+//! | the kernel lacks what the scenario is about | not applicable |
 //! | a possible finding, a failed step, a fact or an event that makes no sense, no end, an end that nobody asked for | inconclusive |
 //! | none of these | pass |
 
@@ -138,6 +139,9 @@ fn verdict(timeline: &Timeline, opinion: &Opinion) -> (Verdict, String) {
         };
         return (Verdict::Finding, format!("{first}{more}"));
     }
+    if let Some(needs) = what_is_lacking(timeline) {
+        return (Verdict::NotApplicable, format!("needs {needs}"));
+    }
     match doubt(timeline, opinion) {
         Some(doubt) => (Verdict::Inconclusive, doubt),
         None => (
@@ -145,6 +149,14 @@ fn verdict(timeline: &Timeline, opinion: &Opinion) -> (Verdict, String) {
             "the scenario ran to its end and no oracle found anything".to_owned(),
         ),
     }
+}
+
+/// What the scenario is about and the kernel does not have.
+fn what_is_lacking(timeline: &Timeline) -> Option<&str> {
+    timeline.facts.iter().find_map(|(_, fact)| match fact {
+        Fact::NotApplicable(lack) => Some(lack.needs.as_str()),
+        _ => None,
+    })
 }
 
 /// Why a run without a certain finding is no pass either.
@@ -363,6 +375,25 @@ mod tests {
                 judgement.reason
             );
         }
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_something_is_not_judged_for_it_but_for_what_it_broke() {
+        let lacks = json!({"step": 1, "needs": "UFFDIO_MOVE"});
+        let quiet = judged(|script| {
+            script.fact("not-applicable", lacks.clone());
+            script.stop("stopped");
+        });
+        assert_eq!(
+            (quiet.verdict, quiet.reason.as_str()),
+            (Verdict::NotApplicable, "needs UFFDIO_MOVE")
+        );
+        let broken = judged(|script| {
+            break_o1(script);
+            script.fact("not-applicable", lacks);
+            script.stop("stopped");
+        });
+        assert_eq!(broken.verdict, Verdict::Finding);
     }
 
     #[test]

@@ -14,10 +14,13 @@ mod lost_after_power_cut;
 mod lost_completion;
 mod lost_dma_data;
 mod lying_flush;
+mod must_hold;
 mod pins_balanced;
 mod splat;
 mod touch_after_completion;
+mod unexplained_fsync_error;
 mod unstable_payload;
+mod write_while_frozen;
 mod writeback_of_held_page;
 
 pub use bench::{Bench, Opinion, Oracle, all};

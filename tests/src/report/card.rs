@@ -204,6 +204,7 @@ fn state(run: &RunSummary, promise: Option<Promise>) -> CellState {
     match (about, run.judgement.verdict) {
         (PromiseState::Broken, _) => CellState::Broken,
         (PromiseState::Kept, _) => CellState::Kept,
+        (PromiseState::NotTested, Verdict::NotApplicable) => CellState::NotApplicable,
         (PromiseState::NotTested, _) if promise.is_none() && run.as_expected => CellState::Ok,
         (PromiseState::NotTested, Verdict::Pass | Verdict::Finding) if promise.is_some() => {
             CellState::NotTested

@@ -147,6 +147,7 @@ pub(super) fn word(verdict: Verdict) -> &'static str {
         Verdict::Inconclusive => "inconclusive",
         Verdict::GuestPanic => "guest panic",
         Verdict::Hang => "hang",
+        Verdict::NotApplicable => "not applicable",
         Verdict::SetupError => "setup error",
     }
 }

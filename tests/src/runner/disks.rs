@@ -18,9 +18,6 @@ use crate::crash::{Recorded, SharedLog};
 use crate::scenario::Values;
 use crate::scenario::model::{Backend, Content, Disk, DiskFile};
 
-/// Block size of the file systems, that of a guest page, so that a page of a file is one block.
-const BLOCK: u64 = 4096;
-
 /// What went wrong with a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -78,6 +75,9 @@ pub fn make_image(disk: &Disk, dir: &Path, values: &mut Values) -> Result<(), Di
     let bytes = parse_size(&disk.size).expect("sizes were checked when the file was read");
     let file = File::create_new(&path).map_err(host(disk, "create its image"))?;
     file.set_len(bytes).map_err(host(disk, "size its image"))?;
+    if let Some(name) = disk.content.file_system() {
+        values.set(format!("fs.{}", disk.id), name);
+    }
     match disk.content {
         Content::Zero => Ok(()),
         Content::Pattern(pattern) => {
@@ -87,7 +87,11 @@ pub fn make_image(disk: &Disk, dir: &Path, values: &mut Values) -> Result<(), Di
             drop(file);
             make_xfs(disk, dir, &path)
         }
-        Content::Ext4 => {
+        Content::Btrfs => {
+            drop(file);
+            make_btrfs(disk, &path)
+        }
+        Content::Ext4 | Content::Ext4Small => {
             drop(file);
             make_ext4(disk, dir, &path)?;
             for file in &disk.files {
@@ -131,7 +135,8 @@ fn make_ext4(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
     let tree = make_tree(disk, dir)?;
     let mut command = tool("mke2fs");
     // Nothing is left to do lazily: a thread of the guest that zeroes tables would write when nobody expects it.
-    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]);
+    command.args(["-q", "-F", "-t", "ext4", "-m", "0", "-b"]);
+    command.arg(disk.content.block().to_string());
     command
         .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
         .arg("-d")
@@ -172,6 +177,17 @@ fn make_xfs(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
     run(disk, command).map(drop)
 }
 
+/// One copy of everything, as small disks have no room for two.
+fn make_btrfs(disk: &Disk, image: &Path) -> Result<(), DiskError> {
+    let mut command = tool("mkfs.btrfs");
+    command.args(["-q", "-f", "-m", "single", "-d", "single"]);
+    run(disk, {
+        command.arg(image);
+        command
+    })
+    .map(drop)
+}
+
 /// The sectors of a file that lies in one piece.
 fn sectors_of(disk: &Disk, image: &Path, file: &DiskFile) -> Result<toml::Value, DiskError> {
     let mut command = tool("debugfs");
@@ -193,8 +209,11 @@ fn sectors_of(disk: &Disk, image: &Path, file: &DiskFile) -> Result<toml::Value,
             said,
         });
     };
-    let sector =
-        |block: u64| toml::Value::Integer(i64::try_from(block * (BLOCK / 512)).unwrap_or(i64::MAX));
+    let sector = |block: u64| {
+        toml::Value::Integer(
+            i64::try_from(block * (disk.content.block() / 512)).unwrap_or(i64::MAX),
+        )
+    };
     let span = [
         ("from", sector(*first)),
         ("to", sector(first + blocks.len() as u64)),

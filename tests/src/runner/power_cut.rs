@@ -184,7 +184,7 @@ pub fn look(
             .collect();
         let mut lens = Lens {
             scratch: scratch.join("crash.img"),
-            is_ext4: content(scenario, device) == Some(Content::Ext4),
+            is_ext4: content(scenario, device).and_then(Content::file_system) == Some("ext4"),
             paths: promised
                 .iter()
                 .map(|promise| promise.target.path.clone())

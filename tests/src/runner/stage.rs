@@ -27,6 +27,16 @@ pub(super) const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// An emulated guest whose host has four times as much to do as it can was seen to need more than two minutes, all of them at work.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
+/// How a kernel says that it does not know a call, an ioctl, a flag, a file system or a file of its own.
+const LACKING: [&str; 6] = [
+    "ENOSYS",
+    "EOPNOTSUPP",
+    "ENOTTY",
+    "ENODEV",
+    "EINVAL",
+    "ENOENT",
+];
+
 /// Where steps are done.
 pub(super) struct Stage<'a> {
     pub(super) scenario: &'a Scenario,
@@ -56,6 +66,8 @@ pub(super) struct Sent {
     title: String,
     name: Option<String>,
     expect: Option<Expect>,
+    /// What a kernel lacks that refuses the call.
+    needs: Option<String>,
 }
 
 impl Stage<'_> {
@@ -110,11 +122,10 @@ impl Stage<'_> {
     fn find_pmem(&mut self) -> Result<(), Trouble> {
         let scenario = self.scenario;
         let contents = scenario.disks.iter().map(|disk| disk.content);
-        let mut contents = contents.chain(scenario.pmems.iter().map(|pmem| pmem.content));
-        let mut modules = Vec::new();
-        if contents.any(|content| content == Content::Xfs) {
-            modules.push("xfs");
-        }
+        let contents = contents.chain(scenario.pmems.iter().map(|pmem| pmem.content));
+        let mut modules: Vec<_> = contents.filter_map(Content::file_system).collect();
+        modules.sort_unstable();
+        modules.dedup();
         if !scenario.pmems.is_empty() {
             modules.extend(["virtio_pmem", "nd_pmem"]);
         }
@@ -189,6 +200,10 @@ impl Stage<'_> {
             step.name.clone(),
             step.expect.clone(),
         )?;
+        let sent = Sent {
+            needs: step.needs.clone(),
+            ..sent
+        };
         if step.abandon {
             return Ok(());
         }
@@ -231,6 +246,7 @@ impl Stage<'_> {
             title,
             name,
             expect,
+            needs: None,
         };
         if self.machine.send(&guest::line(&Request {
             id,
@@ -249,6 +265,14 @@ impl Stage<'_> {
         let outcome = self.answer(sent, limit)?;
         if let (Some(name), Outcome::Ok(found)) = (&sent.name, &outcome) {
             self.values.set_found(name, found);
+        }
+        if let (Some(needs), Outcome::Failed(fault)) = (&sent.needs, &outcome)
+            && LACKING.contains(&fault.name.as_str())
+        {
+            return Err(Trouble::NotApplicable {
+                step: sent.id,
+                needs: needs.clone(),
+            });
         }
         match unmet(sent.expect.as_ref(), &outcome) {
             None => Ok(()),

@@ -19,6 +19,8 @@ pub(super) enum Trouble {
     Stuck(String),
     /// The machine ended too early.
     Ended { doing: String, how: String },
+    /// The kernel lacks what the scenario is about.
+    NotApplicable { step: u32, needs: String },
     /// The guest or the host lacks something.
     Setup(String),
 }
@@ -29,13 +31,22 @@ impl Trouble {
         match self {
             Self::Hang(_) => "hang",
             Self::Setup(_) => "failed",
-            Self::Unmet { .. } | Self::Stuck(_) | Self::Ended { .. } => "stopped",
+            Self::Unmet { .. }
+            | Self::Stuck(_)
+            | Self::NotApplicable { .. }
+            | Self::Ended { .. } => "stopped",
         }
     }
 
     /// What the log says about it. `last_step` is the agent's, `title` says what the scenario was about to do.
     pub(super) fn fact(&self, last_step: u32, title: &str) -> EventKind {
         let (step, wanted, got) = match self {
+            Self::NotApplicable { step, needs } => {
+                return EventKind::Fact {
+                    key: "not-applicable".into(),
+                    value: json!({ "step": step, "needs": needs }),
+                };
+            }
             Self::Unmet {
                 step,
                 title,
@@ -67,6 +78,9 @@ impl std::fmt::Display for Trouble {
                 wanted,
                 got,
             } => write!(f, "step {step} ({title}): wanted {wanted}, got {got}"),
+            Self::NotApplicable { step, needs } => {
+                write!(f, "not applicable: the kernel lacks {needs} (step {step})")
+            }
             Self::Ended { doing, how } => write!(f, "the machine ended ({how}) while: {doing}"),
             Self::Hang(text) | Self::Stuck(text) | Self::Setup(text) => write!(f, "{text}"),
         }

@@ -31,6 +31,11 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
             scenario.name
         )));
     }
+    if let Some(name) = scenario.steps.iter().flat_map(|step| &step.only).next() {
+        return Err(whole(format!(
+            "only = [{name:?}]: the file has no [[variant]]"
+        )));
+    }
     if scenario.expect.is_empty() {
         return Err(whole(
             "no expectation: add [expect.default] with a verdict".into(),
@@ -125,10 +130,13 @@ fn check_disks(scenario: &Scenario) -> Result<(), Problem> {
                 "backend = \"volatile\" has one queue: use `file` or `uring`".into(),
             ));
         }
-        let holds_files = matches!(disk.content, Content::Ext4 | Content::Xfs);
+        let holds_files = matches!(
+            disk.content,
+            Content::Ext4 | Content::Ext4Small | Content::Xfs
+        );
         if !holds_files && !disk.files.is_empty() {
             return Err(wrong(
-                "only content = \"ext4\" and \"xfs\" hold files".into(),
+                "only content = \"ext4\", \"ext4-1k\" and \"xfs\" hold files".into(),
             ));
         }
         if let Some(file) = disk
@@ -257,7 +265,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
         if let Some(name) = &step.name {
             if matches!(
                 name.as_str(),
-                "disk" | "bus" | "block" | "net" | "pmem" | "sectors"
+                "disk" | "bus" | "block" | "net" | "pmem" | "sectors" | "fs" | "variant"
             ) || name.contains('.')
             {
                 return Err(wrong(format!(
@@ -284,9 +292,10 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     does_one_thing(step)?;
-    let only_for_guest = step.thread.is_some() || step.expect.is_some() || step.abandon;
+    let only_for_guest =
+        step.thread.is_some() || step.expect.is_some() || step.needs.is_some() || step.abandon;
     if only_for_guest && step.guest.is_none() {
-        return Err("thread, expect and abandon go only with guest".into());
+        return Err("thread, expect, needs and abandon go only with guest".into());
     }
     if !step.set.is_empty() && step.include.is_none() {
         return Err("set goes only with include".into());
@@ -405,7 +414,7 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
     for name in texts.flat_map(|text| placeholders(&text).1) {
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {
-            "disk" | "bus" | "block" | "net" | "pmem" => known_disk(scenario, rest)?,
+            "disk" | "bus" | "block" | "net" | "pmem" | "fs" => known_disk(scenario, rest)?,
             "sectors" => {}
             step if named.contains(step) => {}
             step => return Err(format!("`${{{name}}}`: no earlier step is named `{step}`")),

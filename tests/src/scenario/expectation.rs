@@ -34,9 +34,25 @@ pub fn expected_for<'a>(
         .or_else(|| expect.get("default"))
 }
 
-/// Compares what was seen with what was expected.
+/// Compares what was seen on a kernel with what the scenario expects of it. A kernel of which the scenario says nothing by name may lack
+/// what the scenario is about; one that it names may not, or a probe that has broken would go unseen.
 #[must_use]
-pub fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
+pub fn compare_on(
+    expect: &BTreeMap<String, Expectation>,
+    kernel: &str,
+    seen: &Judgement,
+) -> Comparison {
+    let expected = expected_for(expect, kernel);
+    let is_by_name = expected != expect.get("default");
+    match expected {
+        _ if seen.verdict == Verdict::NotApplicable && !is_by_name => Comparison::AsExpected,
+        Some(expected) => compare(expected, seen),
+        None => Comparison::Surprise("the scenario expects nothing of this kernel".into()),
+    }
+}
+
+/// Compares what was seen with what was expected.
+fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
     if expected.verdict != seen.verdict {
         return Comparison::Surprise(format!(
             "expected {}, saw {}: {}",
@@ -145,6 +161,22 @@ mod tests {
             compare(&finding, &other),
             Comparison::Surprise("no finding of x, and one of y".into())
         );
+    }
+
+    #[test]
+    fn only_a_kernel_that_is_named_must_have_what_is_needed() {
+        let all = BTreeMap::from([
+            ("default".to_owned(), expected(Verdict::Pass, &[])),
+            ("debian:6.12".to_owned(), expected(Verdict::Finding, &["x"])),
+        ]);
+        let lacks = seen(Verdict::NotApplicable, &[]);
+        assert_eq!(compare_on(&all, "host", &lacks), Comparison::AsExpected);
+        assert!(matches!(
+            compare_on(&all, "debian:6.12", &lacks),
+            Comparison::Surprise(_)
+        ));
+        let passed = seen(Verdict::Pass, &[]);
+        assert_eq!(compare_on(&all, "host", &passed), Comparison::AsExpected);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! `${NAME.value}` is a value that the step `NAME` found out, `${NAME.value.0}` an element of a list, `${NAME.id}` the
 //! step's number in the log. `${NAME.frame-numbers}` are its `frames` divided by 4096, as facts want them. `${disk.ID}`
 //! is a disk's device node in the guest, `${bus.ID}` its name on the virtio bus, `${block.ID}` its name below
-//! /sys/block, `${pmem.ID}` the device node of a pmem region, and `${sectors.ID:PATH}` the sectors of a file that was
-//! on it before the guest began. A text that is nothing but one `${...}` becomes the value itself, whatever its type;
-//! inside a longer text it becomes text.
+//! /sys/block, `${fs.ID}` the type of the file system on it, `${pmem.ID}` the device node of a pmem region, and
+//! `${sectors.ID:PATH}` the sectors of a file that was on it before the guest began. A text that is nothing but one
+//! `${...}` becomes the value itself, whatever its type; inside a longer text it becomes text.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ fn placeholder(name: &str) -> Value {
     let prefix = name.split('.').next().unwrap_or_default();
     let last = name.rsplit('.').next().unwrap_or_default();
     match (prefix, last) {
-        ("disk" | "bus" | "block" | "net" | "pmem", _) => Value::String(format!("/{name}")),
+        ("disk" | "bus" | "block" | "net" | "pmem" | "fs", _) => Value::String(format!("/{name}")),
         ("sectors", _) => Value::Table(
             [("from", 0), ("to", 8)]
                 .map(|(key, at)| (key.into(), Value::Integer(at)))

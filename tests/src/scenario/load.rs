@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use super::catalogue;
 use super::check::check;
 use super::model::{Scenario, Step};
+use super::only;
 use super::variant::{Settings, refuse_unused};
 
 /// Parts may include parts, so deep at most.
@@ -84,8 +85,14 @@ pub fn parse_all(text: &str, path: &Path) -> Result<Vec<(Option<String>, Scenari
 fn parse_one(text: &str, path: &Path, settings: &Settings) -> Result<Scenario, LoadError> {
     let text = settings.fill(text, path)?;
     let mut scenario: Scenario = from_toml(&text, path)?;
-    scenario.variants.clear();
+    let variants = std::mem::take(&mut scenario.variants);
     scenario.set.clear();
+    only::choose(&mut scenario, &variants, settings.variant.as_deref()).map_err(|problem| {
+        LoadError::Meaning {
+            place: path.display().to_string(),
+            problem,
+        }
+    })?;
     if let Some(variant) = &settings.variant {
         scenario.name = format!("{}-{variant}", scenario.name);
     }

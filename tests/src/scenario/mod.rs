@@ -2,18 +2,20 @@
 
 pub mod catalogue;
 mod check;
+mod content;
 mod expectation;
 mod host_step;
 mod interpolate;
 mod load;
 pub mod model;
 mod needs;
+mod only;
 mod outcome;
 pub mod power_cut;
 mod variant;
 
 pub(crate) use expectation::word as verdict_word;
-pub use expectation::{Comparison, compare, expected_for};
+pub use expectation::{Comparison, compare_on, expected_for};
 pub use interpolate::{Missing, Values, fill, placeholders};
 pub use load::{LoadError, parse, parse_all};
 pub use model::Scenario;

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use pincushion_abi::pattern::Pattern;
 use pincushion_devices::trace::event::{Fetch, Operation};
 use pincushion_vmm::config::{CpuList, Transport};
 use serde::{Deserialize, Serialize};
 
+pub use super::content::{Content, DiskFile};
 use super::power_cut::PowerCut;
 use crate::verdict::{Expectation, Promise};
 
@@ -245,44 +245,6 @@ impl Pmem {
     }
 }
 
-/// What a disk holds at first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Content {
-    /// An ext4 file system.
-    Ext4,
-    /// An xfs file system.
-    Xfs,
-    /// Zeros.
-    Zero,
-    /// The same pattern in every 4096 bytes.
-    Pattern(Pattern),
-}
-
-impl Content {
-    /// The kernel's name of the file system, if it is one.
-    #[must_use]
-    pub fn file_system(self) -> Option<&'static str> {
-        match self {
-            Self::Ext4 => Some("ext4"),
-            Self::Xfs => Some("xfs"),
-            Self::Zero | Self::Pattern(_) => None,
-        }
-    }
-}
-
-/// A file on a fresh disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DiskFile {
-    /// Absolute path in the file system.
-    pub path: String,
-    /// Length in bytes.
-    pub len: u64,
-    /// Its bytes.
-    pub pattern: Pattern,
-}
-
 /// How a disk image is read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -307,6 +269,9 @@ pub struct Step {
     /// Gives the step's values a name: `${NAME.value}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// In a file with variants: only these have the step. None: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// How long it may take in seconds; absent: 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_s: Option<u64>,
@@ -320,6 +285,9 @@ pub struct Step {
     /// For `guest`: what must come of it; absent: that it succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
+    /// For `guest`: what a kernel lacks that refuses the call (ENOSYS, EOPNOTSUPP, ENOTTY, ENODEV, EINVAL): the run is then not applicable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<String>,
     /// For `guest`: nobody waits for its answer (the machine ends before, or it may never come).
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub abandon: bool,

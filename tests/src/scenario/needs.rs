@@ -7,11 +7,15 @@ impl Scenario {
     #[must_use]
     pub fn host_programs(&self) -> Vec<&'static str> {
         let disks = self.disks.iter().map(|disk| disk.content);
-        let mut contents = disks.chain(self.pmems.iter().map(|pmem| pmem.content));
-        if contents.any(|content| content == Content::Xfs) {
-            vec!["mkfs.xfs", "xfs_repair"]
-        } else {
-            Vec::new()
-        }
+        let contents = disks.chain(self.pmems.iter().map(|pmem| pmem.content));
+        let programs = contents.flat_map(|content| match content {
+            Content::Xfs => ["mkfs.xfs", "xfs_repair"].as_slice(),
+            Content::Btrfs => &["mkfs.btrfs"],
+            Content::Ext4 | Content::Ext4Small | Content::Zero | Content::Pattern(_) => &[],
+        });
+        let mut programs: Vec<_> = programs.copied().collect();
+        programs.sort_unstable();
+        programs.dedup();
+        programs
     }
 }

@@ -18,7 +18,7 @@ use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::runner::look_and_tell;
 use crate::scenario::model::KernelFormat;
-use crate::scenario::{Comparison, compare, expected_for};
+use crate::scenario::{Comparison, compare_on, expected_for};
 use crate::verdict::{Expectation, Judgement, Verdict};
 
 /// How much longer than its scenario's limit a child may take: for making disks, and for looking at them.
@@ -131,7 +131,7 @@ impl Suite {
         });
         let may_not_boot = expectation.verdict == Verdict::SetupError;
         let (path, judgement) = self.produce_patiently(item, &mut info, may_not_boot, progress)?;
-        let comparison = compare(&expectation, &judgement);
+        let comparison = compare_on(&item.scenario.expect, &item.kernel, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
             summary: item.scenario.summary.clone(),

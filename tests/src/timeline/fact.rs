@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::verdict::Promise;
+
 /// One fact, by its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant's type says it")]
@@ -23,6 +25,10 @@ pub enum Fact {
     StepFailed(StepFailed),
     PowerCut(PowerCut),
     CrashImage(CrashImage),
+    NotApplicable(NotApplicable),
+    MustHold(MustHold),
+    Looked(Looked),
+    Frozen(Frozen),
     /// A key that no oracle knows: for people and pictures.
     Other(String),
 }
@@ -213,6 +219,68 @@ pub struct LostBytes {
     pub detail: String,
 }
 
+/// `not-applicable`: the kernel lacks what the scenario is about.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NotApplicable {
+    /// What it lacks.
+    pub needs: String,
+}
+
+/// `must-hold`: what must be so, in the guest, once a step has ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MustHold {
+    /// Ties it to its [`Looked`].
+    pub id: String,
+    /// Whole, for people, and the finding's title: "the clone keeps its bytes".
+    pub what: String,
+    /// The step since which it must be so.
+    pub since_step: u32,
+    /// The promise that is broken where it is not.
+    #[serde(default = "lost_data")]
+    pub promise: Promise,
+    /// Disks that the bytes come from or lie on; a planned fault there voids it.
+    #[serde(default)]
+    pub devices: Vec<String>,
+}
+
+/// `looked`: the step that looked, and what it must have found.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Looked {
+    /// Which `must-hold`.
+    pub id: String,
+    /// The step.
+    pub step: u32,
+    /// Which of its values.
+    #[serde(default = "equal")]
+    pub value: String,
+    /// What that must be.
+    #[serde(default = "always")]
+    pub wanted: Value,
+}
+
+/// `frozen`: between two steps nothing may be written to a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Frozen {
+    /// The disk, which a file system fills.
+    pub device: String,
+    /// The step that froze it (FIFREEZE).
+    pub freeze_step: u32,
+    /// The step that thawed it (FITHAW).
+    pub thaw_step: u32,
+}
+
+fn lost_data() -> Promise {
+    Promise::O2
+}
+
+fn equal() -> String {
+    "equal".into()
+}
+
+fn always() -> Value {
+    Value::Bool(true)
+}
+
 #[derive(Deserialize)]
 struct OfDevice {
     device: String,
@@ -250,6 +318,10 @@ impl Fact {
             "step-failed" => Self::StepFailed(StepFailed::deserialize(value)?),
             "power-cut" => Self::PowerCut(PowerCut::deserialize(value)?),
             "crash-image" => Self::CrashImage(CrashImage::deserialize(value)?),
+            "not-applicable" => Self::NotApplicable(NotApplicable::deserialize(value)?),
+            "must-hold" => Self::MustHold(MustHold::deserialize(value)?),
+            "looked" => Self::Looked(Looked::deserialize(value)?),
+            "frozen" => Self::Frozen(Frozen::deserialize(value)?),
             other => Self::Other(other.to_owned()),
         })
     }
@@ -279,7 +351,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 14, "{seen:?}");
+        assert_eq!(seen.len(), 18, "{seen:?}");
     }
 
     #[test]

@@ -118,6 +118,10 @@ impl Timeline {
             | Fact::StepFailed(_)
             | Fact::PowerCut(_)
             | Fact::CrashImage(_)
+            | Fact::NotApplicable(_)
+            | Fact::MustHold(_)
+            | Fact::Looked(_)
+            | Fact::Frozen(_)
             | Fact::Other(_) => {}
         }
         self.facts.push((at, fact));

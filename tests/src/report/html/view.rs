@@ -222,7 +222,9 @@ fn tone(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "good",
         Verdict::Finding | Verdict::GuestPanic => "bad",
-        Verdict::Inconclusive | Verdict::Hang | Verdict::SetupError => "unsure",
+        Verdict::Inconclusive | Verdict::Hang | Verdict::NotApplicable | Verdict::SetupError => {
+            "unsure"
+        }
     }
 }
 
