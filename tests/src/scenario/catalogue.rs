@@ -29,7 +29,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-wait-while-held"
     "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
-    "clone-while-held" "freeze-while-held" "soft-dirty-while-held" "userfault-move-while-held"
+    "clone-while-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -40,7 +40,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
-    "fresh-page" "page-held" "dirtied-again" "pins-balanced" "anonymous-page" "device-bytes-arrive"
+    "fresh-page" "page-held" "dirtied-again" "pins-balanced"
     "file-page" "dax-mount-ext4" "dax-mount-xfs" "dax-full-ext4" "dax-full-xfs" "dax-page"
     "dax-dma" "dax-not-free-ext4" "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4"
     "dax-clone-xfs" "dax-end-ext4" "dax-end-xfs"
