@@ -11,8 +11,11 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
+
+use crate::trace::event::Status;
 
 /// The guest's memory as devices see it. A held request keeps a clone, so the map it was popped with outlives a change.
 pub type Memory = Arc<GuestMemoryMmap<()>>;
@@ -54,6 +57,42 @@ pub struct Activation {
     pub queues: Vec<Queue>,
     /// The way to the guest.
     pub interrupt: Arc<dyn Interrupt>,
+    /// Of a restored machine, by index: what each queue had in flight. Empty otherwise.
+    pub resume: Vec<Option<SavedQueue>>,
+}
+
+/// A queue's part of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedQueue {
+    /// The next element of the available ring.
+    pub next_avail: u16,
+    /// The next element of the used ring.
+    pub next_used: u16,
+    /// Number of the next request.
+    pub next_ordinal: u64,
+    /// What was popped and not given back, in the order in which it was popped. Its descriptors are still the driver's, unchanged, so it
+    /// is popped once more.
+    pub requests: Vec<SavedRequest>,
+}
+
+/// A request that was in flight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedRequest {
+    /// Head of its chain.
+    pub head: u16,
+    /// Its payload, if that was fetched early: the guest may have changed its pages since.
+    pub copy: Option<Vec<u8>>,
+    /// The answer and the bytes of payload that were moved, if the work was done.
+    pub done: Option<(Status, u64)>,
+}
+
+/// A device's own part of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedDevice {
+    /// What the device itself remembers of its driver, in its own words.
+    pub own: serde_json::Value,
+    /// Its queues by index; `None`: not at work.
+    pub queues: Vec<Option<SavedQueue>>,
 }
 
 /// A virtio device.
@@ -86,6 +125,22 @@ pub trait VirtioDevice: Send {
     /// Status 0: stops the queues and abandons every hold. When it returns, no host operation touches guest memory
     /// any more. Legal at any moment, activated or not, also twice.
     fn reset(&mut self);
+    /// What a snapshot needs of a device whose driver has set FEATURES_OK. Called while nobody serves its queues; the device
+    /// goes on afterwards.
+    ///
+    /// # Errors
+    /// What is in the way, in words.
+    fn save(&mut self) -> Result<SavedDevice, String> {
+        Err("a driver is at work with it".to_owned())
+    }
+    /// Takes back its own words of [`Self::save`], after the features were accepted and before it is activated.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    fn restore(&mut self, own: &serde_json::Value) -> Result<(), String> {
+        let _ = own;
+        Err("it knows of no driver's work".to_owned())
+    }
     /// Who serves the queues, by index: as many as [`Self::queue_max_sizes`] names, the same for the device's whole life,
     /// activated or not.
     fn queues(&self) -> Vec<SharedQueue>;

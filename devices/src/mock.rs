@@ -180,6 +180,7 @@ impl Driver {
             features,
             queues: vec![self.queue()],
             interrupt,
+            resume: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use pincushion_abi::port;
+use serde::{Deserialize, Serialize};
 
 use crate::bus::{BusDevice, Flow};
 use crate::lock::lock;
@@ -35,6 +36,13 @@ impl AgentSender {
     }
 }
 
+/// The port's part of a snapshot: a message that was sent in part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedAgentPort {
+    message: Vec<u8>,
+    overflow: bool,
+}
+
 struct Inner {
     handler: AgentHandler,
     message: Vec<u8>,
@@ -58,6 +66,24 @@ impl AgentPort {
                 overflow: false,
             }),
         }
+    }
+}
+
+impl AgentPort {
+    /// For a snapshot: no vCPU runs.
+    pub(crate) fn save(&self) -> SavedAgentPort {
+        let inner = lock(&self.inner);
+        SavedAgentPort {
+            message: inner.message.clone(),
+            overflow: inner.overflow,
+        }
+    }
+
+    /// The message goes on where it was.
+    pub(crate) fn restore(&self, saved: &SavedAgentPort) {
+        let mut inner = lock(&self.inner);
+        inner.message.clone_from(&saved.message);
+        inner.overflow = saved.overflow;
     }
 }
 
@@ -178,6 +204,17 @@ mod tests {
         port.write(4, b"x");
         port.write(12, b"xxxx");
         assert!(log.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_half_sent_message_goes_on_in_a_restored_port() {
+        let (first, _) = agent_port();
+        first.write(0, b"half");
+        let (second, log) = agent_port();
+        second.restore(&first.save());
+        second.write(0, b"full");
+        commit(&second, 8);
+        assert_eq!(*log.lock().unwrap(), ["halffull"]);
     }
 
     #[test]

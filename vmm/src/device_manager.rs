@@ -7,6 +7,8 @@ use std::sync::Arc;
 use kvm_ioctls::VmFd;
 use pincushion_devices::device::{Memory, SharedDevice, SharedQueue};
 use pincushion_devices::trace::Tracer;
+use pincushion_devices::transport::{DeviceShape, SavedMmio, SavedPci, StateError};
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::acpi::{Hardware, PciRoot};
@@ -24,6 +26,24 @@ use crate::vcpu::Buses;
 pub(crate) struct DeviceManager {
     slots: Vec<MmioSlot>,
     pci: Arc<PciBus>,
+    ports: Arc<ConfigPorts>,
+}
+
+/// The devices' part of a snapshot, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedDevices {
+    mmio: Vec<SavedMmio>,
+    pci: Vec<SavedPci>,
+    config_address: u32,
+}
+
+impl SavedDevices {
+    /// Whether no driver has begun with any of them.
+    pub(crate) fn are_untouched(&self) -> bool {
+        let by_mmio = self.mmio.iter().map(|saved| saved.core.status);
+        let by_pci = self.pci.iter().map(|saved| saved.core.status);
+        by_mmio.chain(by_pci).all(|status| status == 0)
+    }
 }
 
 impl DeviceManager {
@@ -38,10 +58,51 @@ impl DeviceManager {
             Transport::Mmio => (devices, Vec::new()),
             Transport::Pci => (Vec::new(), devices),
         };
+        let pci = Arc::new(PciBus::new(by_pci, memory, tracer)?);
         Ok(Self {
             slots: mmio_slots::new(by_mmio, memory, tracer)?,
-            pci: Arc::new(PciBus::new(by_pci, memory, tracer)?),
+            ports: Arc::new(ConfigPorts::new(pci.clone())),
+            pci,
         })
+    }
+
+    /// What a guest can find out about each.
+    pub(crate) fn shapes(&self) -> Vec<DeviceShape> {
+        let by_mmio = self.slots.iter().map(|slot| slot.transport().shape());
+        let functions = self.pci.functions().iter();
+        by_mmio
+            .chain(functions.map(|function| function.transport.shape()))
+            .collect()
+    }
+
+    /// All of them, for a snapshot: no vCPU runs, and nobody serves the queues.
+    ///
+    /// # Errors
+    /// The first device that cannot be saved now.
+    pub(crate) fn save(&self) -> Result<SavedDevices, StateError> {
+        let slots = self.slots.iter();
+        let functions = self.pci.functions().iter();
+        Ok(SavedDevices {
+            mmio: slots
+                .map(|slot| slot.transport().save())
+                .collect::<Result<_, _>>()?,
+            pci: functions
+                .map(|function| function.transport.save())
+                .collect::<Result<_, _>>()?,
+            config_address: self.ports.save(),
+        })
+    }
+
+    /// All of them as they were saved, connected and as after a reset. Their number is right.
+    ///
+    /// # Errors
+    /// The first device that the state does not fit; all have to be reset then.
+    pub(crate) fn restore(&self, saved: &SavedDevices) -> Result<(), StateError> {
+        self.ports.restore(saved.config_address);
+        for (slot, saved) in self.slots.iter().zip(&saved.mmio) {
+            slot.transport().restore(saved)?;
+        }
+        self.pci.restore(&saved.pci)
     }
 
     /// What ACPI describes of them.
@@ -58,10 +119,10 @@ impl DeviceManager {
 
     /// Puts registers and windows on the buses.
     pub(crate) fn add_to(&self, buses: &mut Buses) {
-        let ports = Arc::new(ConfigPorts::new(self.pci.clone()));
+        let port = u64::from(PCI_CONFIG_PORT);
         buses
             .ports
-            .insert(u64::from(PCI_CONFIG_PORT), ConfigPorts::LEN, ports)
+            .insert(port, ConfigPorts::LEN, self.ports.clone())
             .expect("the layout gives each device its own ports");
         for slot in &self.slots {
             slot.add_to(&mut buses.mmio);

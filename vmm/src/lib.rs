@@ -27,6 +27,7 @@ pub mod persistent_memory;
 mod platform;
 pub mod region;
 pub mod signals;
+pub mod snapshot;
 mod store_log;
 mod terminal;
 mod vcpu;

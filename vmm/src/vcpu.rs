@@ -19,6 +19,7 @@ use crate::machine::MachineError;
 use crate::machine::event::MachineEvent;
 use crate::machine::pause::Pause;
 use crate::nested::one_cpu::keep_to;
+use crate::snapshot::{SavedVcpu, SnapshotError};
 use crate::vcpu_report::{self, Exits, LastExit, VcpuReport};
 
 /// How often a thread that did not notice its stop flag is woken again. A signal that comes between the look at the flag
@@ -46,9 +47,16 @@ pub(crate) struct World {
     pub(crate) events: Sender<MachineEvent>,
 }
 
+/// What a vCPU that stands is asked for: its state, of which these are the model-specific registers.
+struct SaveCall {
+    msrs: Arc<[u32]>,
+    reply: Sender<Result<SavedVcpu, SnapshotError>>,
+}
+
 /// A running vCPU.
 pub(crate) struct VcpuThread {
     index: u8,
+    calls: Sender<SaveCall>,
     stop: Arc<AtomicBool>,
     pause: Arc<Pause>,
     done: Receiver<VcpuReport>,
@@ -73,9 +81,11 @@ impl VcpuThread {
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let (report, done) = channel();
+        let (calls, to_answer) = channel();
         let mut vcpu = Vcpu {
             index,
             fd,
+            calls: to_answer,
             memory,
             buses,
             stop: stop.clone(),
@@ -99,6 +109,7 @@ impl VcpuThread {
             .map_err(MachineError::host("start a vCPU thread"))?;
         Ok(Self {
             index,
+            calls,
             stop,
             pause,
             done,
@@ -116,6 +127,17 @@ impl VcpuThread {
     /// Makes the vCPU leave the guest for a moment, so that it looks whether it has to stop or to pause.
     pub(crate) fn nudge(&self) {
         self.kick();
+    }
+
+    /// The vCPU's state, while it stands.
+    pub(crate) fn save(&self, msrs: &Arc<[u32]>) -> Result<SavedVcpu, SnapshotError> {
+        let (reply, saved) = channel();
+        let msrs = msrs.clone();
+        // Without a receiver the reply is dropped, and the wait below ends at once.
+        let _ = self.calls.send(SaveCall { msrs, reply });
+        self.pause.look_again();
+        let saved = saved.recv_timeout(STOP_LIMIT);
+        saved.unwrap_or(Err(SnapshotError::Vcpu(self.index)))
     }
 
     /// Whether its thread has ended by itself.
@@ -180,6 +202,7 @@ impl Drop for VcpuThread {
 struct Vcpu {
     index: u8,
     fd: VcpuFd,
+    calls: Receiver<SaveCall>,
     memory: Memory,
     buses: Arc<Buses>,
     stop: Arc<AtomicBool>,
@@ -187,61 +210,100 @@ struct Vcpu {
     pause: Arc<Pause>,
 }
 
+/// What came of KVM_RUN.
+enum Step {
+    /// An access of a device, done; KVM completes it next time.
+    Exit,
+    /// A signal, or nothing to do.
+    Interrupted,
+    /// The vCPU runs no more.
+    End(MachineEvent),
+}
+
 impl Vcpu {
     /// Runs until told to stop (`None`) or until something ends the run.
     fn run(&mut self) -> Option<MachineEvent> {
         while !self.stop.load(Ordering::Acquire) {
             if self.pause.is_wanted() {
+                if let Some(event) = self.complete_exit() {
+                    return Some(event);
+                }
                 self.stand();
                 continue;
             }
-            let flow = match self.fd.run() {
-                Ok(VcpuExit::IoOut(port, data)) => {
-                    let first = data.first().copied().unwrap_or_default();
-                    self.exits.add(LastExit::Out(port, first));
-                    self.buses.ports.write(u64::from(port), data)
-                }
-                Ok(VcpuExit::IoIn(port, data)) => {
-                    self.exits.add(LastExit::In(port));
-                    self.buses.ports.read(u64::from(port), data);
-                    Flow::Continue
-                }
-                Ok(VcpuExit::MmioRead(address, data)) => {
-                    self.exits.add(LastExit::Read(address));
-                    self.buses.mmio.read(address, data);
-                    Flow::Continue
-                }
-                Ok(VcpuExit::MmioWrite(address, data)) => {
-                    self.exits.add(LastExit::Write(address));
-                    self.buses.mmio.write(address, data)
-                }
-                Ok(VcpuExit::Intr) => {
-                    self.exits.add(LastExit::Signal);
-                    Flow::Continue
-                }
-                Ok(VcpuExit::Shutdown) => {
-                    return Some(MachineEvent::TripleFault { vcpu: self.index });
-                }
-                Ok(VcpuExit::InternalError) => {
-                    let reason = "an instruction that it cannot emulate (see `pincushion doctor`)";
-                    return Some(self.failed(reason.to_owned()));
-                }
-                Ok(other) => {
-                    let reason = format!("{other:?}");
-                    return Some(self.failed(reason));
-                }
-                // EAGAIN: a vCPU that waits for its start-up interrupt was woken.
-                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Flow::Continue,
-                Err(error) => return Some(self.failed(error.to_string())),
-            };
-            if flow != Flow::Continue {
-                return Some(MachineEvent::Asked {
-                    vcpu: self.index,
-                    flow,
-                });
+            match self.step() {
+                Step::Exit | Step::Interrupted => {}
+                Step::End(event) => return Some(event),
             }
         }
         None
+    }
+
+    /// KVM_RUN once, and what the exit asks for.
+    fn step(&mut self) -> Step {
+        let flow = match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                let first = data.first().copied().unwrap_or_default();
+                self.exits.add(LastExit::Out(port, first));
+                self.buses.ports.write(u64::from(port), data)
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                self.exits.add(LastExit::In(port));
+                self.buses.ports.read(u64::from(port), data);
+                Flow::Continue
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                self.exits.add(LastExit::Read(address));
+                self.buses.mmio.read(address, data);
+                Flow::Continue
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                self.exits.add(LastExit::Write(address));
+                self.buses.mmio.write(address, data)
+            }
+            Ok(VcpuExit::Intr) => {
+                self.exits.add(LastExit::Signal);
+                return Step::Interrupted;
+            }
+            Ok(VcpuExit::Shutdown) => {
+                return Step::End(MachineEvent::TripleFault { vcpu: self.index });
+            }
+            Ok(VcpuExit::InternalError) => {
+                let reason = "an instruction that it cannot emulate (see `pincushion doctor`)";
+                return Step::End(self.failed(reason.to_owned()));
+            }
+            Ok(other) => {
+                let reason = format!("{other:?}");
+                return Step::End(self.failed(reason));
+            }
+            // EAGAIN: a vCPU that waits for its start-up interrupt was woken.
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                return Step::Interrupted;
+            }
+            Err(error) => return Step::End(self.failed(error.to_string())),
+        };
+        match flow {
+            Flow::Continue => Step::Exit,
+            flow => Step::End(MachineEvent::Asked {
+                vcpu: self.index,
+                flow,
+            }),
+        }
+    }
+
+    /// KVM completes an access of a device at the next KVM_RUN: without one, the registers are an instruction behind. One access may
+    /// be several exits.
+    fn complete_exit(&mut self) -> Option<MachineEvent> {
+        self.fd.set_kvm_immediate_exit(1);
+        let event = loop {
+            match self.step() {
+                Step::Exit => {}
+                Step::Interrupted => break None,
+                Step::End(event) => break Some(event),
+            }
+        };
+        self.fd.set_kvm_immediate_exit(0);
+        event
     }
 
     /// Stands still until the pause has ended.
@@ -250,7 +312,12 @@ impl Vcpu {
         if let Err(error) = self.fd.kvmclock_ctrl() {
             log::debug!("vcpu{}: KVM_KVMCLOCK_CTRL: {error}", self.index);
         }
-        self.pause.stand(&self.stop);
+        self.pause.stand(&self.stop, || {
+            for call in self.calls.try_iter() {
+                // A closed channel means that the one who asked has given up.
+                let _ = call.reply.send(SavedVcpu::save(&self.fd, &call.msrs));
+            }
+        });
     }
 
     fn failed(&mut self, what: String) -> MachineEvent {

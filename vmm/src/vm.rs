@@ -74,6 +74,13 @@ impl Vm {
         &self.fd
     }
 
+    /// vCPUs as KVM makes them.
+    pub(crate) fn create_bare_vcpus(&self, count: u8) -> Result<Vec<VcpuFd>, MachineError> {
+        let create = |index: u8| self.fd.create_vcpu(u64::from(index));
+        let vcpus = (0..count).map(create).collect::<Result<_, _>>();
+        vcpus.map_err(MachineError::kvm("create a vCPU"))
+    }
+
     /// The vCPUs: the first about to enter at `entry`, the others waiting for their start-up interrupt.
     pub(crate) fn create_vcpus(
         &self,
@@ -81,17 +88,13 @@ impl Vm {
         count: u8,
         entry: Entry,
     ) -> Result<Vec<VcpuFd>, MachineError> {
+        let vcpus = self.create_bare_vcpus(count)?;
         let supported = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(MachineError::kvm("list its CPUID leaves"))?;
         let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         let xsave = Xsave::for_this_host();
-        let mut vcpus = Vec::new();
-        for index in 0..count {
-            let vcpu = self
-                .fd
-                .create_vcpu(u64::from(index))
-                .map_err(MachineError::kvm("create a vCPU"))?;
+        for (index, vcpu) in (0..count).zip(&vcpus) {
             let profile = Profile {
                 vcpus: count,
                 index,
@@ -105,8 +108,7 @@ impl Vm {
                 })?;
             vcpu.set_cpuid2(&table)
                 .map_err(MachineError::kvm("set CPUID"))?;
-            set_boot_msrs(&vcpu)?;
-            vcpus.push(vcpu);
+            set_boot_msrs(vcpu)?;
         }
         if let Some(boot_processor) = vcpus.first() {
             let mut sregs = boot_processor

@@ -134,6 +134,10 @@ pub trait Backend: Send {
     fn completions(&mut self, done: &mut Vec<Completion>) {
         let _ = done;
     }
+    /// Waits for what the host is working on, and gives it back; what waits for the outside world stays. For a snapshot.
+    fn settle(&mut self, done: &mut Vec<Completion>) {
+        self.drain(done);
+    }
     /// Gives back everything that is under way, for device reset: waits for what the host is working on, ends at once what
     /// waits for the outside world (as `Interrupted`). Afterwards nobody touches guest memory.
     fn drain(&mut self, done: &mut Vec<Completion>) {

@@ -8,7 +8,9 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
+use crate::device::{
+    ActivateError, Activation, SavedDevice, SharedQueue, VirtioDevice, copy_config,
+};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::{EventKind, Fetch, GuestRange};
 
@@ -181,6 +183,17 @@ impl VirtioDevice for BalloonDevice {
         self.queues.reset();
         self.shared.connect(None);
         self.features = 0;
+    }
+
+    fn save(&mut self) -> Result<SavedDevice, String> {
+        Ok(SavedDevice {
+            own: self.shared.save(),
+            queues: self.queues.save()?,
+        })
+    }
+
+    fn restore(&mut self, own: &serde_json::Value) -> Result<(), String> {
+        self.shared.restore(own)
     }
 
     fn queues(&self) -> Vec<SharedQueue> {

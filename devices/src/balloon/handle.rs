@@ -72,6 +72,15 @@ pub(super) struct Shared {
     ask: EventFd,
 }
 
+/// What of it is in a snapshot.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Numbers {
+    target_frames: u32,
+    actual_frames: u32,
+    poison: u32,
+    generation: u32,
+}
+
 impl BalloonHandle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -193,6 +202,36 @@ impl Shared {
             self.set_poison(0);
         }
         *lock(&self.interrupt) = interrupt;
+    }
+
+    /// For a snapshot.
+    pub(super) fn save(&self) -> serde_json::Value {
+        let numbers = Numbers {
+            target_frames: self.target_frames(),
+            actual_frames: self.actual_frames(),
+            poison: self.poison(),
+            generation: self.generation(),
+        };
+        serde_json::to_value(numbers).expect("four numbers")
+    }
+
+    /// As it was saved. A size that this machine cannot ask for is refused.
+    pub(super) fn restore(&self, own: &serde_json::Value) -> Result<(), String> {
+        let numbers: Numbers =
+            serde_json::from_value(own.clone()).map_err(|error| error.to_string())?;
+        if bytes(numbers.target_frames) > self.ram_bytes {
+            let target = numbers.target_frames;
+            return Err(format!(
+                "a target of {target} pages is more than its memory"
+            ));
+        }
+        self.target_frames
+            .store(numbers.target_frames, Ordering::Release);
+        self.actual_frames
+            .store(numbers.actual_frames, Ordering::Release);
+        self.generation.store(numbers.generation, Ordering::Release);
+        self.set_poison(numbers.poison);
+        Ok(())
     }
 
     /// The driver has told its statistics.

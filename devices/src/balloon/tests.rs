@@ -85,6 +85,7 @@ impl Bench {
                 features,
                 queues: drivers.iter().map(Driver::queue).collect(),
                 interrupt: interrupt.clone(),
+                resume: Vec::new(),
             })
             .unwrap();
         let _ = log.take();

@@ -10,7 +10,9 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::backend::{Disk, Geometry};
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
+use crate::device::{
+    ActivateError, Activation, SavedDevice, SharedQueue, VirtioDevice, copy_config,
+};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
@@ -158,6 +160,21 @@ impl VirtioDevice for BlkDevice {
         self.queues.reset();
         self.wce_negotiated = false;
         self.set_writeback(true);
+    }
+
+    fn save(&mut self) -> Result<SavedDevice, String> {
+        let first = self.handlers().next();
+        let writeback = first.is_some_and(|handler| handler.logic().writeback);
+        Ok(SavedDevice {
+            own: serde_json::json!({ "writeback": writeback }),
+            queues: self.queues.save()?,
+        })
+    }
+
+    fn restore(&mut self, own: &serde_json::Value) -> Result<(), String> {
+        let writeback = own.get("writeback").and_then(serde_json::Value::as_bool);
+        self.set_writeback(writeback.ok_or("it does not say `writeback`")?);
+        Ok(())
     }
 
     fn queues(&self) -> Vec<SharedQueue> {

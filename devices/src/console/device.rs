@@ -9,7 +9,9 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, SharedQueue, VirtioDevice, copy_config};
+use crate::device::{
+    ActivateError, Activation, SavedDevice, SharedQueue, VirtioDevice, copy_config,
+};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::{EventKind, Fetch};
 
@@ -162,6 +164,17 @@ impl VirtioDevice for ConsoleDevice {
 
     fn reset(&mut self) {
         self.queues.reset();
+    }
+
+    fn save(&mut self) -> Result<SavedDevice, String> {
+        Ok(SavedDevice {
+            own: serde_json::Value::Null,
+            queues: self.queues.save()?,
+        })
+    }
+
+    fn restore(&mut self, _own: &serde_json::Value) -> Result<(), String> {
+        Ok(())
     }
 
     fn queues(&self) -> Vec<SharedQueue> {

@@ -88,6 +88,7 @@ impl Bench {
             features,
             queues: vec![self.receive.queue(), self.transmit.queue()],
             interrupt: Arc::new(Counting::default()),
+            resume: Vec::new(),
         };
         self.device.activate(activation).unwrap();
     }

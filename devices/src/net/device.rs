@@ -14,7 +14,9 @@ use virtio_bindings::virtio_net::{
 use virtio_queue::QueueT;
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, Setting, SharedQueue, VirtioDevice, copy_config};
+use crate::device::{
+    ActivateError, Activation, SavedDevice, Setting, SharedQueue, VirtioDevice, copy_config,
+};
 use crate::queue::{Handler, Options, Queues};
 use crate::trace::event::EventKind;
 
@@ -180,7 +182,9 @@ impl VirtioDevice for NetDevice {
         let sizes = activation.queues.iter().map(QueueT::size).collect();
         let interrupt = activation.interrupt.clone();
         self.link.begin(activation.features, sizes, interrupt);
-        self.port().configure(1, activation.features);
+        // One, unless the card is restored.
+        let pairs = self.link.state().pairs;
+        self.port().configure(pairs, activation.features);
         self.queues.activate(activation)
     }
 
@@ -188,6 +192,17 @@ impl VirtioDevice for NetDevice {
         self.queues.reset();
         self.link.end(self.config.mac);
         self.port().configure(1, 0);
+    }
+
+    fn save(&mut self) -> Result<SavedDevice, String> {
+        Ok(SavedDevice {
+            own: self.link.save(),
+            queues: self.queues.save()?,
+        })
+    }
+
+    fn restore(&mut self, own: &serde_json::Value) -> Result<(), String> {
+        self.link.restore(own, self.config.pairs)
     }
 
     fn queues(&self) -> Vec<SharedQueue> {

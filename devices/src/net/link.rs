@@ -51,6 +51,17 @@ pub(super) struct ReceiveMode {
     pub(super) addresses: u32,
 }
 
+/// What of it is in a snapshot.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Saved {
+    up: bool,
+    generation: u32,
+    mac: String,
+    pairs: u16,
+    receive_bits: u8,
+    receive_addresses: u32,
+}
+
 impl Link {
     pub(super) fn new(name: &str, mac: Mac, context: Context) -> Self {
         let state = State {
@@ -127,6 +138,40 @@ impl Link {
         state.pairs = 1;
         state.mac = mac;
         state.mode = ReceiveMode::default();
+    }
+
+    /// For a snapshot.
+    pub(super) fn save(&self) -> serde_json::Value {
+        let state = self.state();
+        let saved = Saved {
+            up: state.up,
+            generation: state.generation,
+            mac: state.mac.to_string(),
+            pairs: state.pairs,
+            receive_bits: state.mode.bits,
+            receive_addresses: state.mode.addresses,
+        };
+        serde_json::to_value(saved).expect("plain data")
+    }
+
+    /// As it was saved, before the driver begins; of a card with at most `pairs` pairs of queues.
+    pub(super) fn restore(&self, own: &serde_json::Value, pairs: u16) -> Result<(), String> {
+        let saved: Saved =
+            serde_json::from_value(own.clone()).map_err(|error| error.to_string())?;
+        let mac = saved.mac.parse().map_err(|_| "its address is none")?;
+        if saved.pairs == 0 || saved.pairs > pairs {
+            return Err(format!("it uses {} pairs of queues", saved.pairs));
+        }
+        let mut state = self.state();
+        state.up = saved.up;
+        state.generation = saved.generation;
+        state.mac = mac;
+        state.pairs = saved.pairs;
+        state.mode = ReceiveMode {
+            bits: saved.receive_bits,
+            addresses: saved.receive_addresses,
+        };
+        Ok(())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Buffers, Completion};
 use crate::context::Context;
+use crate::device::SavedRequest;
 use crate::fault::{Decision, DeviceRules, Message, Query, Ticket};
 use crate::trace::event::{EventKind, Point, RequestId, Status};
 
@@ -23,6 +24,8 @@ pub(super) struct Core<L: Logic> {
     pub(super) options: Options,
     pub(super) wake: Wake,
     pub(super) next_ordinal: u64,
+    /// The request that is popped once more, in a restored machine.
+    pub(super) again: Option<SavedRequest>,
     pub(super) stopping: bool,
     pub(super) hasher: Hasher,
     pub(super) spare: Spare,
@@ -61,6 +64,7 @@ impl<L: Logic> Core<L> {
             options,
             wake,
             next_ordinal: 0,
+            again: None,
             stopping: false,
             hasher: Hasher::default(),
             spare: Spare::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::device::{Interrupt, Memory};
+use crate::device::{Interrupt, Memory, SavedRequest};
 use crate::fault::Ticket;
 use crate::hold::{Hold, Shard};
 use crate::trace::event::{GuestRange, RequestId};
@@ -59,6 +59,8 @@ pub(super) struct DeviceQueue<R> {
     pub(super) late_tickets: u64,
     /// The last turn ended with chains left in the ring.
     pub(super) more: bool,
+    /// What a restored machine had in flight; popped before anything else.
+    pub(super) resume: Vec<SavedRequest>,
 }
 
 /// A hold whose request is over.

@@ -12,6 +12,7 @@ use super::device_queue::DeviceQueue;
 use super::in_flight::{Slot, Step};
 use super::logic::{Chain, Logic, Parsed};
 use super::payload::{hash_copy, spelled};
+use super::saved::take_up;
 
 impl<L: Logic> Core<L> {
     /// Takes one chain. Afterwards its request is ready, parked, or was answered because it makes no sense.
@@ -59,6 +60,9 @@ impl<L: Logic> Core<L> {
         slot.refused = parsed.refusal.map(|refusal| refusal.status);
         if parsed.refusal.is_some() {
             slot.ranges.clear();
+        }
+        if let Some(again) = self.again.take() {
+            take_up(slot, again);
         }
         self.emit(|| EventKind::Fetched {
             request: self.request_id(slot.ordinal),
@@ -111,7 +115,7 @@ impl<L: Logic> Core<L> {
         if !is_write || !(early || self.options.hash) {
             return;
         }
-        if early {
+        if early && slot.copy.is_none() {
             let mut copy = self.spare.copies.pop().unwrap_or_default();
             copy.clear();
             let read = memory::read(memory, &slot.ranges, &mut copy);

@@ -30,6 +30,11 @@ struct Group {
 }
 
 impl Groups {
+    /// Whether none is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.arriving.is_none() && self.waiting.is_empty()
+    }
+
     /// A request was given back, and `follow` more of the same group will be. Returns its group, if it has one.
     pub(super) fn joined(&mut self, index: u16, follow: u64) -> Option<u64> {
         let name = match self.arriving.take() {

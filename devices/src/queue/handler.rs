@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::context::Context;
-use crate::device::{ActivateError, Interrupt, Memory, QueueService};
+use crate::device::{ActivateError, Interrupt, Memory, QueueService, SavedQueue};
 use crate::fault::{Message, Release};
 use crate::memory::frames;
 use crate::trace::event::{EventKind, Fetch, ReleaseCause};
@@ -71,8 +71,8 @@ pub struct Options {
 
 /// Serves one queue of a device.
 pub struct Handler<L: Logic> {
-    core: Core<L>,
-    queue: Option<DeviceQueue<L::Request>>,
+    pub(super) core: Core<L>,
+    pub(super) queue: Option<DeviceQueue<L::Request>>,
 }
 
 impl<L: Logic> Handler<L> {
@@ -117,10 +117,10 @@ impl<L: Logic> Handler<L> {
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
     ) -> Result<(), ActivateError> {
-        self.activate_among(memory, features, queue, interrupt, Halt::default())
+        self.activate_among(memory, features, queue, interrupt, Halt::default(), None)
     }
 
-    /// The same for a queue that stops together with others.
+    /// The same for a queue that stops together with others, and in a restored machine goes on where it was.
     pub(super) fn activate_among(
         &mut self,
         memory: Memory,
@@ -128,12 +128,17 @@ impl<L: Logic> Handler<L> {
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
         halt: Halt,
+        resume: Option<SavedQueue>,
     ) -> Result<(), ActivateError> {
         self.reset();
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let ring = Ring::new(queue, &memory, event_idx).ok_or(ActivateError::Queue {
             queue: self.core.queue,
         })?;
+        let resume = resume.map_or_else(Vec::new, |saved| {
+            self.core.next_ordinal = saved.next_ordinal;
+            saved.requests
+        });
         self.queue = Some(DeviceQueue {
             in_flight: InFlight::new(ring.size()),
             shard: self
@@ -156,6 +161,7 @@ impl<L: Logic> Handler<L> {
             told_broken: false,
             halt,
             more: true,
+            resume,
         });
         // A kick may have come before: look into the ring once without one.
         self.core.wake.inbox().wake();
@@ -213,6 +219,9 @@ impl<L: Logic> Drop for Handler<L> {
 
 impl<L: Logic> Core<L> {
     fn pop_and_run(&mut self, queue: &mut DeviceQueue<L::Request>) {
+        if !queue.resume.is_empty() {
+            self.resume(queue);
+        }
         let mut batch = std::mem::take(&mut self.spare.batch);
         queue.more = false;
         let disabled = queue.ring.disable_kicks(&queue.memory);
@@ -259,7 +268,7 @@ impl<L: Logic> Core<L> {
         self.backend.commit();
     }
 
-    fn take_completions(&mut self, queue: &mut DeviceQueue<L::Request>) {
+    pub(super) fn take_completions(&mut self, queue: &mut DeviceQueue<L::Request>) {
         if self.backend.completion_fd().is_none() {
             return;
         }
@@ -311,7 +320,7 @@ impl<L: Logic> Core<L> {
     }
 
     /// One decision about a signal for all that was published, and a word about rings that broke.
-    fn end_turn(&mut self, queue: &mut DeviceQueue<L::Request>) {
+    pub(super) fn end_turn(&mut self, queue: &mut DeviceQueue<L::Request>) {
         let wanted = queue.ring.needs_signal(&queue.memory);
         if queue.check(wanted) == Some(true) {
             self.emit(|| EventKind::Signalled {

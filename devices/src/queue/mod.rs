@@ -20,6 +20,7 @@ mod payload;
 mod queues;
 mod ring;
 mod run;
+mod saved;
 mod stray;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::context::Context;
-use crate::device::{ActivateError, Activation, Interrupt, Memory, QueueService, SharedQueue};
+use crate::device::{
+    ActivateError, Activation, Interrupt, Memory, QueueService, SavedQueue, SharedQueue,
+};
 use crate::trace::event::EventKind;
 use virtio_queue::{Queue, QueueT};
 
@@ -30,7 +32,9 @@ trait Member: QueueService {
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
         halt: Halt,
+        resume: Option<SavedQueue>,
     ) -> Result<(), ActivateError>;
+    fn save(&mut self) -> Result<Option<SavedQueue>, String>;
     fn reset(&mut self) -> u64;
 }
 
@@ -42,8 +46,13 @@ impl<L: Logic> Member for Handler<L> {
         queue: Queue,
         interrupt: Arc<dyn Interrupt>,
         halt: Halt,
+        resume: Option<SavedQueue>,
     ) -> Result<(), ActivateError> {
-        self.activate_among(memory, features, queue, interrupt, halt)
+        self.activate_among(memory, features, queue, interrupt, halt, resume)
+    }
+
+    fn save(&mut self) -> Result<Option<SavedQueue>, String> {
+        Self::save(self)
     }
 
     fn reset(&mut self) -> u64 {
@@ -88,6 +97,7 @@ impl Queues {
             features,
             queues,
             interrupt,
+            resume,
         } = activation;
         if !queues.first().is_some_and(QueueT::ready) {
             return Err(ActivateError::Queue { queue: 0 });
@@ -99,18 +109,27 @@ impl Queues {
             features,
         });
         let halt = Halt::default();
-        for (member, queue) in self.members.iter().zip(queues) {
+        let resume = resume.into_iter().chain(std::iter::repeat(None));
+        for ((member, queue), resume) in self.members.iter().zip(queues).zip(resume) {
             if !queue.ready() {
                 continue;
             }
             let (memory, interrupt, halt) = (memory.clone(), interrupt.clone(), halt.clone());
-            let result = lock(member).activate(memory, features, queue, interrupt, halt);
+            let result = lock(member).activate(memory, features, queue, interrupt, halt, resume);
             if result.is_err() {
                 self.reset();
                 return result;
             }
         }
         Ok(())
+    }
+
+    /// Every queue for a snapshot; they go on afterwards.
+    ///
+    /// # Errors
+    /// What is in the way, in words.
+    pub fn save(&mut self) -> Result<Vec<Option<SavedQueue>>, String> {
+        self.members.iter().map(|it| lock(it).save()).collect()
     }
 
     /// Stops every queue and abandons every hold. Legal at any moment, also twice.

@@ -3,11 +3,15 @@
 //! Built on virtio-queue, which bounds every walk by the size of the table. What it cannot tell apart (a chain that
 //! ended and one that broke off) is told apart here. Everything read from guest memory is read once.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
+};
 
 use crate::memory::Near;
 
@@ -20,6 +24,9 @@ const MIN_LONGEST_CHAIN: usize = 256;
 /// Bytes of the used ring before its elements, and of an element (virtio 1.2, 2.7.8).
 const USED_HEADER: u64 = 4;
 const USED_ELEMENT: u64 = 8;
+
+/// Above all physical addresses of a guest.
+const OWN_RING: GuestAddress = GuestAddress(1 << 62);
 
 /// The rings can not be used any more: only a reset helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +150,45 @@ impl Ring {
         Ok(())
     }
 
+    /// Where the device is in the two rings: next available, next used.
+    pub(super) fn places(&self) -> (u16, u16) {
+        (self.queue.next_avail(), self.queue.next_used())
+    }
+
+    /// Pops chains whose heads are known already, at most as many as the queue has descriptors. The driver may have overwritten the
+    /// elements of the available ring that named them, so they are popped from a ring of our own, above all memory.
+    pub(super) fn pop_again(
+        &self,
+        memory: &GuestMemoryMmap<()>,
+        heads: &[u16],
+        batch: &mut Batch,
+    ) -> Result<(), RingBroken> {
+        batch.clear();
+        let count = u16::try_from(heads.len()).map_err(|_| RingBroken::Head)?;
+        if count > self.queue.size() || heads.iter().any(|head| *head >= self.queue.size()) {
+            return Err(RingBroken::Head);
+        }
+        let ours = own_ring(self.queue.size(), heads).ok_or(RingBroken::Memory)?;
+        let ring = ours.start_addr();
+        let memory = memory.insert_region(Arc::new(ours));
+        let memory = memory.map_err(|_| RingBroken::Memory)?;
+        let state = self.queue.state();
+        let mut queue = Queue::try_from(state).map_err(|_| RingBroken::Memory)?;
+        queue
+            .try_set_avail_ring_address(ring)
+            .map_err(|_| RingBroken::Memory)?;
+        queue.set_next_avail(0);
+        let near = near(&memory, queue.desc_table())?;
+        let available = queue.iter(&near).map_err(|_| RingBroken::Memory)?;
+        for mut chain in available {
+            let head = chain.head_index();
+            let defect = copy_chain(&mut chain, self.longest_chain, &mut batch.segments);
+            let end = batch.segments.len();
+            batch.chains.push(Popped { head, end, defect });
+        }
+        Ok(())
+    }
+
     /// Publishes a used element: from now on the guest owns the chain's pages.
     #[inline]
     pub(super) fn add_used(
@@ -241,6 +287,17 @@ impl Ring {
         let flags = u16::from_le(flags.map_err(|_| RingBroken::Memory)?);
         Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT != 0)
     }
+}
+
+/// An available ring with these heads, in memory where no guest has any.
+fn own_ring(size: u16, heads: &[u16]) -> Option<GuestRegionMmap<()>> {
+    let len = (6 + 2 * usize::from(size)).next_multiple_of(4096);
+    let region = GuestRegionMmap::new(MmapRegion::new(len).ok()?, OWN_RING)?;
+    let count = u16::try_from(heads.len()).ok()?;
+    let words = [0, count].into_iter().chain(heads.iter().copied());
+    let bytes: Vec<u8> = words.flat_map(u16::to_le_bytes).collect();
+    region.write_slice(&bytes, MemoryRegionAddress(0)).ok()?;
+    Some(region)
 }
 
 /// Guest memory as it is seen from a ring.

@@ -377,6 +377,8 @@ pub enum EventKind {
     Console { line: String },
     /// The guest was started (boot 1, 2, ...).
     BootBegan { boot: u32 },
+    /// The guest was not booted: it goes on from this snapshot. What it had done before is in no log; its agent's first word follows.
+    Restored { snapshot: String },
     /// The machine ended: `power-off`, `reset`, `panic`, `hang`, `stopped`, `failed`.
     MachineEnded { how: String, detail: String },
 }

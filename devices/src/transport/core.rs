@@ -5,6 +5,8 @@
 //!
 //! Locks, in this order: the registers, then the device, then the interrupt's own.
 
+mod saved;
+
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use super::queue_setup::{Half, QueueSetup, SizeAtReset, empty_queue, low, set_ha
 use super::status::{
     DRIVER, DRIVER_OK, FAILED, FEATURES_OK, Meaning, NEEDS_RESET, StatusRegister, meaning,
 };
-use crate::device::{Activation, Interrupt, Memory, SharedDevice, VirtioDevice};
+use crate::device::{Activation, Interrupt, Memory, SavedQueue, SharedDevice, VirtioDevice};
 use crate::trace::{EventKind, Tracer};
 
 /// Mistakes of one guest that get an event each: a hostile one must not fill the host's disk with them.
@@ -296,7 +298,7 @@ impl<I: Signals + 'static> Core<I> {
                     self.negotiate(&registers);
                 }
                 if new & DRIVER_OK != 0 {
-                    self.activate(&registers);
+                    self.activate(&registers, Vec::new());
                 }
             }
         }
@@ -317,8 +319,9 @@ impl<I: Signals + 'static> Core<I> {
         self.mistake(NO_QUEUE, what, "FEATURES_OK refused");
     }
 
-    fn activate(&self, registers: &Registers) {
+    fn activate(&self, registers: &Registers, resume: Vec<Option<SavedQueue>>) {
         let features = registers.driver_features;
+        let mut resumed = resume.iter().map(Option::as_ref);
         let queues = registers
             .queues
             .iter()
@@ -328,6 +331,10 @@ impl<I: Signals + 'static> Core<I> {
                     _ => empty_queue(setup.max_size),
                 };
                 queue.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
+                if let Some(saved) = resumed.next().flatten() {
+                    queue.set_next_avail(saved.next_avail);
+                    queue.set_next_used(saved.next_used);
+                }
                 queue
             })
             .collect();
@@ -346,6 +353,7 @@ impl<I: Signals + 'static> Core<I> {
             features,
             queues,
             interrupt: self.interrupt.clone(),
+            resume,
         });
         if let Err(error) = activated {
             log::error!("{}: cannot be activated: {error}", self.name);

@@ -45,6 +45,14 @@ impl MmioInterrupt {
         self.pending.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// Bits as they were saved. The edge is made again: one that was on its way when the machine was saved is lost, and one too
+    /// many means nothing.
+    pub(super) fn restore(&self, bits: u32) {
+        if bits != 0 {
+            self.raise(bits);
+        }
+    }
+
     fn raise(&self, bit: u32) {
         // The bit before the edge: the guest's handler reads it when the edge arrives.
         self.pending.fetch_or(bit, Ordering::AcqRel);

@@ -17,6 +17,7 @@ use super::core::{Core, NO_QUEUE, Registers};
 use super::interrupt::MmioInterrupt;
 use super::queue_setup::{Half, SizeAtReset, set_half};
 use super::registers::*;
+use super::saved::{DeviceShape, SavedMmio, StateError};
 use crate::device::{Memory, SharedDevice};
 use crate::trace::Tracer;
 
@@ -48,6 +49,33 @@ impl MmioTransport {
     /// Resets the device as a driver's write of 0 to the status register does, for a VM that begins anew.
     pub fn reset(&self) {
         self.0.reset();
+    }
+
+    /// What a guest can find out about the device.
+    #[must_use]
+    pub fn shape(&self) -> DeviceShape {
+        self.0.shape()
+    }
+
+    /// For a snapshot: no vCPU runs, and nobody serves the queues.
+    ///
+    /// # Errors
+    /// [`StateError::Save`].
+    pub fn save(&self) -> Result<SavedMmio, StateError> {
+        Ok(SavedMmio {
+            core: self.0.save()?,
+            pending: self.0.interrupt.pending(),
+        })
+    }
+
+    /// Of a device as after a reset, whose line is connected.
+    ///
+    /// # Errors
+    /// [`StateError::Restore`]; the device has to be reset then.
+    pub fn restore(&self, saved: &SavedMmio) -> Result<(), StateError> {
+        self.0.restore(&saved.core)?;
+        self.0.interrupt.restore(saved.pending);
+        Ok(())
     }
 
     /// The guest reads at `offset` of the window.

@@ -10,7 +10,9 @@ mod mmio_tests;
 pub mod pci;
 mod queue_setup;
 mod registers;
+mod saved;
 mod status;
 
 pub use mmio::MmioTransport;
 pub use registers::{QUEUE_NOTIFY, WINDOW_SIZE};
+pub use saved::{DeviceShape, SavedCore, SavedMmio, SavedPci, StateError};

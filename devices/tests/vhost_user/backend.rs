@@ -110,6 +110,7 @@ impl State {
             features,
             queues: vec![Queue::try_from(state).expect("the library checked its size")],
             interrupt: Arc::new(Call(vring.clone())),
+            resume: Vec::new(),
         };
         self.device.activate(activation).expect("a usable queue");
         self.active = true;

@@ -70,8 +70,14 @@ pub(super) fn actor(event: &Event) -> String {
         | EventKind::RuleUnmatched { .. } => "scenario".to_owned(),
         EventKind::LogOpened { .. }
         | EventKind::BootBegan { .. }
+        | EventKind::Restored { .. }
         | EventKind::MachineEnded { .. } => "machine".to_owned(),
     }
+}
+
+fn fetched(what: Operation, bytes: u64, sector: u64) -> String {
+    let what = operation(what);
+    format!("fetched: {what} of {bytes} bytes at sector {sector}")
 }
 
 /// What happened.
@@ -89,12 +95,7 @@ pub(super) fn event(event: &Event) -> String {
             sector,
             bytes,
             ..
-        } => {
-            format!(
-                "fetched: {} of {bytes} bytes at sector {sector}",
-                operation(*what)
-            )
-        }
+        } => fetched(*what, *bytes, *sector),
         EventKind::HoldOpened { direction, .. } => owning(*direction).to_owned(),
         EventKind::PayloadHashed {
             moment: when,
@@ -144,6 +145,7 @@ pub(super) fn event(event: &Event) -> String {
         EventKind::AgentReport { text } | EventKind::Console { line: text } => text.clone(),
         EventKind::Fact { key, value } => format!("fact {key}: {value}"),
         EventKind::BootBegan { boot } => format!("boot {boot} begins"),
+        EventKind::Restored { snapshot } => format!("it goes on from the snapshot {snapshot}"),
         EventKind::MachineEnded { how, detail } => end(how, detail),
     }
 }

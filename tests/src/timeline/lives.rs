@@ -74,6 +74,7 @@ impl Timeline {
             | EventKind::Fact { .. }
             | EventKind::Console { .. }
             | EventKind::BootBegan { .. }
+            | EventKind::Restored { .. }
             | EventKind::MachineEnded { .. } => {}
         }
         true

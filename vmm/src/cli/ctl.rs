@@ -91,6 +91,11 @@ enum Command {
     Pause,
     /// Go on
     Resume,
+    /// Write the machine into a file, from which `pincushion run --restore FILE` goes on; it goes on itself
+    Snapshot {
+        /// Which; what is there is replaced
+        file: PathBuf,
+    },
     /// End the run at once: the guest hears nothing
     PowerOff,
     /// Reset the machine, as the guest's own reset does
@@ -203,6 +208,7 @@ impl Ctl {
             Command::Events { follow, after } => self.events(*follow, *after)?,
             Command::Pause => self.print(&client.post("/v1/machine/pause")?, show::state),
             Command::Resume => self.print(&client.post("/v1/machine/resume")?, show::state),
+            Command::Snapshot { file } => self.snapshot(file)?,
             Command::PowerOff => self.confirmed("power-off")?,
             Command::Reset => self.confirmed("reset")?,
         }
@@ -222,6 +228,16 @@ impl Ctl {
         let address = format!("/v1/machine/{word}");
         let after: model::Machine = self.client.send(&Method::POST, &address, &body)?;
         self.print(&after, show::state);
+        Ok(())
+    }
+
+    /// The machine may have another working directory than we.
+    fn snapshot(&self, file: &std::path::Path) -> Result<(), CtlError> {
+        let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let body = json!({ "path": path });
+        let address = "/v1/machine/snapshot";
+        let made: model::SnapshotMade = self.client.send(&Method::POST, address, &body)?;
+        self.print(&made, show::snapshot);
         Ok(())
     }
 

@@ -18,10 +18,12 @@ use crate::exit_code;
 use crate::machine::{Exit, Machine, MachineError, Parts, StopHandle};
 use crate::program::complain;
 use crate::signals::{OnSignal, leave};
+use crate::snapshot::{Check, Likeness, Snapshot, SnapshotError};
 
 /// Runs the guest to its end.
 pub fn run(mut args: RunArgs) -> u8 {
     let open_gates = std::mem::take(&mut args.open_gates);
+    let restore = args.restore.take();
     let config = match args.config() {
         Ok(config) => config,
         Err(error) => {
@@ -29,7 +31,7 @@ pub fn run(mut args: RunArgs) -> u8 {
             return exit_code::BAD_ARGUMENTS;
         }
     };
-    match boot(&config, &open_gates) {
+    match boot(&config, &open_gates, restore.as_deref()) {
         Ok(code) => code,
         Err(error) => {
             explain(error.as_ref());
@@ -38,8 +40,14 @@ pub fn run(mut args: RunArgs) -> u8 {
     }
 }
 
-fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::error::Error>> {
+fn boot(
+    config: &VmConfig,
+    open_gates: &[String],
+    restore: Option<&Path>,
+) -> Result<u8, Box<dyn std::error::Error>> {
     let plan = plan(config)?;
+    let snapshot = restore.map(|path| Snapshot::open(path, Check::Whole));
+    let snapshot = snapshot.transpose()?;
     if config.api_sock.is_none() {
         warn_of_forgotten_gates(&plan, open_gates);
     }
@@ -55,7 +63,17 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
         tracer: assembly.tracer.clone(),
         ..Parts::default()
     };
-    let machine = Machine::new(config.machine(), parts)?;
+    let machine = match &snapshot {
+        None => Machine::new(config.machine(), parts)?,
+        Some(from) => {
+            // Before its devices begin.
+            assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
+            assembly.tracer.emit(|| EventKind::Restored {
+                snapshot: from.path().display().to_string(),
+            });
+            Machine::restore(config.machine(), parts, from, Likeness::Same)?
+        }
+    };
     let limits = KvmLimits::probe();
     limits.check(&config.kernel.clone().unwrap_or_default())?;
     // Before the guest runs, so that nobody who sees it run finds no socket.
@@ -68,7 +86,9 @@ fn boot(config: &VmConfig, open_gates: &[String]) -> Result<u8, Box<dyn std::err
     };
     let signal = Arc::new(AtomicU8::new(0));
     let _on_signal = stop_on_signal(signal.clone(), machine.stop_handle())?;
-    assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
+    if snapshot.is_none() {
+        assembly.tracer.emit(|| EventKind::BootBegan { boot: 1 });
+    }
     let mut running = machine.start()?;
     let exit = running.wait(config.limit);
     let waiting = assembly.context.waiting();
@@ -221,6 +241,9 @@ fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
             }
             _ => exit_code::SETUP_ERROR,
         };
+    }
+    if error.is::<SnapshotError>() {
+        return exit_code::SETUP_ERROR;
     }
     if error.is::<NeedsMoreKvm>() {
         return exit_code::NO_USABLE_KVM;

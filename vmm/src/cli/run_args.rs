@@ -70,6 +70,9 @@ pub struct RunArgs {
     /// Open a gate of the plan from the start; may be repeated
     #[arg(long = "open-gate", value_name = "NAME")]
     pub open_gates: Vec<String>,
+    /// Go on from this snapshot (`pincushion ctl SOCK snapshot FILE`) instead of booting; give the same flags that it was made with
+    #[arg(long, value_name = "FILE")]
+    pub restore: Option<PathBuf>,
     /// A disk: path=FILE[,id=NAME][,read-only][,direct=on][,backend=auto|file|uring|memory][,fetch=early|late]
     /// [,queues=N]; may be repeated
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = parse_blk)]

@@ -35,6 +35,10 @@ pub(super) fn state(machine: &model::Machine) -> String {
         .collect()
 }
 
+pub(super) fn snapshot(made: &model::SnapshotMade) -> String {
+    format!("{}, {}\n", made.path, bytes(made.bytes))
+}
+
 pub(super) fn holds(page: &model::Holds) -> String {
     let head = [
         "#AGE",

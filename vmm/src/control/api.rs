@@ -1,5 +1,6 @@
 //! What every route has at hand.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ pub trait Operate: Send + Sync {
     /// # Errors
     /// Why it was not carried out.
     fn give(&self, order: Order) -> Result<(), OrderError>;
+    /// Writes a snapshot and returns its length in bytes; blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn snapshot(&self, path: &Path) -> Result<u64, OrderError>;
 }
 
 impl Operate for Remote {
@@ -44,6 +50,10 @@ impl Operate for Remote {
 
     fn give(&self, order: Order) -> Result<(), OrderError> {
         Remote::give(self, order)
+    }
+
+    fn snapshot(&self, path: &Path) -> Result<u64, OrderError> {
+        Remote::snapshot(self, path, "")
     }
 }
 

@@ -52,7 +52,7 @@ impl From<OrderError> for ApiError {
     fn from(error: OrderError) -> Self {
         let status = match error {
             OrderError::Ended => StatusCode::CONFLICT,
-            OrderError::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+            OrderError::NoAnswer(_) => StatusCode::GATEWAY_TIMEOUT,
             OrderError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

@@ -95,6 +95,23 @@ pub enum ConfirmReset {
     Reset,
 }
 
+/// Where a snapshot is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotOrder {
+    /// Absolute path of a file on the machine's host. What is there is replaced when the snapshot is whole.
+    pub path: String,
+}
+
+/// A snapshot that was made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotMade {
+    /// Where it is.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// The devices of the machine.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Devices {

@@ -8,6 +8,7 @@ use crate::boot::kernel::KernelError;
 use crate::layout::{CMDLINE_MAX, MAX_VCPUS};
 use crate::memory::MemoryError;
 use crate::region::RegionError;
+use crate::snapshot::SnapshotError;
 
 /// Why there is no machine. Nothing has run then.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub enum MachineError {
     /// The initrd file.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
+    /// A snapshot that this machine cannot take.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// Boot structures could not be written.
     #[error("cannot write boot structures to guest memory")]
     BootStructures(#[source] vm_memory::GuestMemoryError),

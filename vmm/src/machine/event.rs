@@ -1,6 +1,8 @@
 //! What happens in a running machine, on its way to the one who waits for it.
 
-use super::remote::{Order, Reply};
+use std::path::PathBuf;
+
+use super::remote::{Order, Reply, SnapshotReply};
 use crate::bus::Flow;
 
 /// Something that may end the run. Sent by vCPU threads, the console, [`super::StopHandle`] and [`super::Remote`].
@@ -44,5 +46,14 @@ pub(crate) enum MachineEvent {
         order: Order,
         /// Who wants to know.
         reply: Reply,
+    },
+    /// Somebody wants a snapshot.
+    Snapshot {
+        /// Where.
+        path: PathBuf,
+        /// What it is to remember.
+        note: String,
+        /// Who wants to know.
+        reply: SnapshotReply,
     },
 }

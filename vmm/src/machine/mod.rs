@@ -18,6 +18,7 @@ mod parts;
 pub(crate) mod pause;
 mod remote;
 mod running;
+mod saved;
 
 pub use config::{MAX_WORKERS, MachineConfig, OnReset, Transport};
 pub use error::MachineError;

@@ -69,6 +69,8 @@ pub(super) struct Core {
     pub(super) devices: DeviceManager,
     pub(super) com1: Arc<Uart>,
     pub(super) com2: Arc<Uart>,
+    pub(super) pm: Arc<AcpiPm>,
+    pub(super) agent: Option<Arc<AgentPort>>,
     pub(super) input: Input,
     pub(super) typed_into: Option<ConsoleInput>,
     pub(super) sender: Sender<MachineEvent>,
@@ -90,41 +92,9 @@ impl Machine {
     /// [`MachineError`]. What the user can get wrong (sizes, files) is refused before KVM is opened.
     pub fn new(config: MachineConfig, parts: Parts) -> Result<Self, MachineError> {
         config.check()?;
-        config.cpu_affinity.check(config.vcpus)?;
         let ram: Memory = Arc::new(memory::create(config.memory_bytes)?);
-        let memory = region::join(&ram, &parts.regions)?;
         let loaded = load_files(&config, &ram)?;
-        let kvm = Kvm::new().map_err(MachineError::open_kvm)?;
-        let (sender, events) = channel();
-        let output = Arc::new(Mutex::new(ConsoleOutput::new(
-            parts.console.sinks,
-            sender.clone(),
-        )));
-        let com1 = serial_port("com1", COM1_GSI, output)?;
-        let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
-        let devices = DeviceManager::new(config.transport, parts.devices, &memory, &parts.tracer)?;
-        let mut buses = Buses::default();
-        add_platform(&mut buses, &com1, &com2, parts.agent);
-        devices.add_to(&mut buses);
-        let buses = Arc::new(buses);
-        let (input, typed_into) = (parts.console.input, parts.console.typed_into);
-        let core = Core {
-            config,
-            kvm,
-            ram,
-            memory,
-            regions: parts.regions,
-            buses,
-            devices,
-            com1,
-            com2,
-            input,
-            typed_into,
-            sender,
-            tracer: parts.tracer,
-            pause: Arc::default(),
-            status: Arc::default(),
-        };
+        let (core, events) = Core::new(config, parts, ram)?;
         let booted = core.boot(&loaded)?;
         Ok(Self {
             core,
@@ -162,6 +132,50 @@ impl Machine {
 }
 
 impl Core {
+    /// Everything but the VM.
+    pub(super) fn new(
+        config: MachineConfig,
+        parts: Parts,
+        ram: Memory,
+    ) -> Result<(Self, Receiver<MachineEvent>), MachineError> {
+        config.cpu_affinity.check(config.vcpus)?;
+        let memory = region::join(&ram, &parts.regions)?;
+        let kvm = Kvm::new().map_err(MachineError::open_kvm)?;
+        let (sender, events) = channel();
+        let output = Arc::new(Mutex::new(ConsoleOutput::new(
+            parts.console.sinks,
+            sender.clone(),
+        )));
+        let com1 = serial_port("com1", COM1_GSI, output)?;
+        let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
+        let devices = DeviceManager::new(config.transport, parts.devices, &memory, &parts.tracer)?;
+        let pm = Arc::new(AcpiPm::new());
+        let agent = parts.agent.map(|handler| Arc::new(AgentPort::new(handler)));
+        let mut buses = Buses::default();
+        add_platform(&mut buses, [&com1, &com2], &pm, agent.as_ref());
+        devices.add_to(&mut buses);
+        let core = Self {
+            config,
+            kvm,
+            ram,
+            memory,
+            buses: Arc::new(buses),
+            devices,
+            com1,
+            com2,
+            pm,
+            agent,
+            regions: parts.regions,
+            input: parts.console.input,
+            typed_into: parts.console.typed_into,
+            sender,
+            tracer: parts.tracer,
+            pause: Arc::default(),
+            status: Arc::default(),
+        };
+        Ok((core, events))
+    }
+
     /// Reads the files again and makes a new VM, after a reset. Memory is empty first.
     pub(super) fn reboot(&self) -> Result<Booted, MachineError> {
         self.buses.ports.reset();
@@ -184,14 +198,23 @@ impl Core {
             acpi::write(memory, self.config.vcpus, &self.devices.hardware())
         };
         tables(&self.ram).map_err(MachineError::BootStructures)?;
-        let vm = Vm::create(&self.kvm, self.memory.clone(), &self.regions)?;
+        let vm = self.create_vm()?;
+        self.connect(&vm)?;
+        let vcpus = vm.create_vcpus(&self.kvm, self.config.vcpus, loaded.kernel.entry)?;
+        Ok(Booted { vm, vcpus })
+    }
+
+    pub(super) fn create_vm(&self) -> Result<Vm, MachineError> {
+        Vm::create(&self.kvm, self.memory.clone(), &self.regions)
+    }
+
+    /// Connects interrupts and kicks.
+    pub(super) fn connect(&self, vm: &Vm) -> Result<(), MachineError> {
         for line in [self.com1.irq(), self.com2.irq()] {
             line.connect(vm.fd())
                 .map_err(MachineError::kvm("connect a serial port's interrupt"))?;
         }
-        self.devices.connect(vm.fd())?;
-        let vcpus = vm.create_vcpus(&self.kvm, self.config.vcpus, loaded.kernel.entry)?;
-        Ok(Booted { vm, vcpus })
+        self.devices.connect(vm.fd())
     }
 }
 
@@ -227,9 +250,9 @@ impl Output for Nowhere {
 
 fn add_platform(
     buses: &mut Buses,
-    com1: &Arc<Uart>,
-    com2: &Arc<Uart>,
-    agent: Option<AgentHandler>,
+    [com1, com2]: [&Arc<Uart>; 2],
+    pm: &Arc<AcpiPm>,
+    agent: Option<&Arc<AgentPort>>,
 ) {
     use pincushion_abi::port;
     let mut insert = |start: u16, len, device| {
@@ -240,14 +263,10 @@ fn add_platform(
     };
     insert(COM1_PORT, Uart::LEN, com1.clone());
     insert(COM2_PORT, Uart::LEN, com2.clone());
-    insert(ACPI_PM_PORT, AcpiPm::LEN, Arc::new(AcpiPm::new()));
+    insert(ACPI_PM_PORT, AcpiPm::LEN, pm.clone());
     insert(I8042_PORT, I8042::LEN, Arc::new(I8042));
     insert(PVPANIC_PORT, 1, Arc::new(Pvpanic));
-    if let Some(handler) = agent {
-        insert(
-            port::BASE,
-            u64::from(port::LEN),
-            Arc::new(AgentPort::new(handler)),
-        );
+    if let Some(agent) = agent {
+        insert(port::BASE, u64::from(port::LEN), agent.clone());
     }
 }

@@ -49,12 +49,14 @@ impl Pause {
         self.changed.notify_all();
     }
 
-    /// To be called by a vCPU's thread: returns when the pause has ended or `stop` is set.
-    pub(crate) fn stand(&self, stop: &AtomicBool) {
+    /// To be called by a vCPU's thread: returns when the pause has ended or `stop` is set. Each time that it is made to look again, it
+    /// calls `look`, which must not call the pause.
+    pub(crate) fn stand(&self, stop: &AtomicBool, mut look: impl FnMut()) {
         let mut standing = lock(&self.standing);
         *standing += 1;
         self.changed.notify_all();
         while self.is_wanted() && !stop.load(Ordering::Acquire) {
+            look();
             standing = self
                 .changed
                 .wait(standing)
@@ -63,7 +65,7 @@ impl Pause {
         *standing -= 1;
     }
 
-    /// Makes those who stand look at their stop flags.
+    /// Makes those who stand look at their stop flags, and at what else they were asked.
     pub(crate) fn look_again(&self) {
         let _standing = lock(&self.standing);
         self.changed.notify_all();
@@ -106,7 +108,7 @@ mod tests {
             pause.begin();
             let threads: Vec<_> = stops
                 .iter()
-                .map(|stop| scope.spawn(|| pause.stand(stop)))
+                .map(|stop| scope.spawn(|| pause.stand(stop, || ())))
                 .collect();
             assert!(pause.await_standing(|| 2, || (), LIMIT), "both stand");
             stops[0].store(true, Ordering::Release);

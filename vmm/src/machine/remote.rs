@@ -1,7 +1,8 @@
 //! Orders to a running machine from any thread, carried out by the one who waits for it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use crate::lock::lock;
 
 /// How long an order may take: a vCPU inside a device call is waited for.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a snapshot may take: all of the guest's memory may have to be written.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a machine does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,8 @@ pub enum OrderError {
     #[error("the machine has ended")]
     Ended,
     /// Nobody waits for the machine, or a device does not return.
-    #[error("the machine did not answer within {} s; the order may still be carried out", PATIENCE.as_secs())]
-    NoAnswer,
+    #[error("the machine did not answer within {0} s; the order may still be carried out")]
+    NoAnswer(u64),
     /// The host refused something.
     #[error("{0}")]
     Failed(String),
@@ -53,6 +57,9 @@ pub enum OrderError {
 
 /// Where an order's outcome goes.
 pub(crate) type Reply = Sender<Result<(), OrderError>>;
+
+/// Where the outcome of a snapshot goes: its length in bytes.
+pub(crate) type SnapshotReply = Sender<Result<u64, OrderError>>;
 
 /// Gives orders to one machine. Clones give them to the same.
 #[derive(Debug, Clone)]
@@ -123,11 +130,37 @@ impl Remote {
             return Err(OrderError::Ended);
         }
         let (reply, outcome) = channel();
-        let sent = self.sender.send(MachineEvent::Order { order, reply });
-        sent.map_err(|_| OrderError::Ended)?;
-        match outcome.recv_timeout(PATIENCE) {
+        self.ask(MachineEvent::Order { order, reply }, &outcome, PATIENCE)
+    }
+
+    /// Writes a snapshot of the machine to `path`, in the place of whatever is there, and waits until it is whole. The machine is paused
+    /// for that, and goes on afterwards unless it was paused before. `note` is for whoever restores it. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub fn snapshot(&self, path: &Path, note: &str) -> Result<u64, OrderError> {
+        if self.state() == RunState::Ended {
+            return Err(OrderError::Ended);
+        }
+        let (reply, outcome) = channel();
+        let wanted = MachineEvent::Snapshot {
+            path: path.to_owned(),
+            note: note.to_owned(),
+            reply,
+        };
+        self.ask(wanted, &outcome, SNAPSHOT_PATIENCE)
+    }
+
+    fn ask<T>(
+        &self,
+        event: MachineEvent,
+        outcome: &Receiver<Result<T, OrderError>>,
+        patience: Duration,
+    ) -> Result<T, OrderError> {
+        self.sender.send(event).map_err(|_| OrderError::Ended)?;
+        match outcome.recv_timeout(patience) {
             Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Timeout) => Err(OrderError::NoAnswer),
+            Err(RecvTimeoutError::Timeout) => Err(OrderError::NoAnswer(patience.as_secs())),
             Err(RecvTimeoutError::Disconnected) => Err(OrderError::Ended),
         }
     }

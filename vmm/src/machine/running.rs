@@ -45,11 +45,11 @@ impl StopHandle {
 /// A running machine. Dropping it stops it and resets its devices: what they hold is abandoned then, not before.
 pub struct Running {
     // In the order in which they have to go: vCPUs, their VM, the device thread, then what all of them use.
-    vcpus: Vec<VcpuThread>,
-    vm: Option<Vm>,
+    pub(super) vcpus: Vec<VcpuThread>,
+    pub(super) vm: Option<Vm>,
     workers: Vec<EventLoop>,
     terminal: Option<RawTerminal>,
-    core: Core,
+    pub(super) core: Core,
     events: Receiver<MachineEvent>,
     started: Instant,
     reboots: u32,
@@ -245,6 +245,11 @@ impl Running {
             },
             MachineEvent::Stop => Exit::Stopped,
             MachineEvent::Order { order, reply } => return self.carry_out(order, &reply),
+            MachineEvent::Snapshot { path, note, reply } => {
+                // A closed channel means that nobody wants to know any more.
+                let _ = reply.send(self.snapshot(&path, note));
+                return;
+            }
         };
         // Whatever a panicking kernel does in the end, it has panicked.
         let exit = match (self.panic.take(), exit) {
@@ -282,7 +287,7 @@ impl Running {
     }
 
     /// vCPUs first, so that no new work comes while the device thread ends its turn.
-    fn pause(&mut self) -> Result<(), OrderError> {
+    pub(super) fn pause(&mut self) -> Result<(), OrderError> {
         let pause = self.core.pause.clone();
         pause.begin();
         let running = || self.vcpus.iter().filter(|vcpu| !vcpu.has_ended()).count();
@@ -303,7 +308,7 @@ impl Running {
         Ok(())
     }
 
-    fn resume(&mut self) -> Result<(), OrderError> {
+    pub(super) fn resume(&mut self) -> Result<(), OrderError> {
         let resumed = self.workers.iter().try_for_each(EventLoop::resume);
         resumed.map_err(|error| {
             OrderError::Failed(format!("the device thread does not go on: {error}"))
@@ -355,9 +360,12 @@ impl Running {
             });
         }
         // Orders are for the machine, whichever boot it is in.
-        let orders = said
-            .into_iter()
-            .filter(|event| matches!(event, MachineEvent::Order { .. }));
+        let orders = said.into_iter().filter(|event| {
+            matches!(
+                event,
+                MachineEvent::Order { .. } | MachineEvent::Snapshot { .. }
+            )
+        });
         for order in orders {
             // The receiver is this machine's own.
             let _ = self.core.sender.send(order);

@@ -12,6 +12,7 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use pincushion_devices::device::{Memory, SharedDevice};
 use pincushion_devices::trace::Tracer;
 use pincushion_devices::transport::pci::{BAR_SIZE, PciTransport, notify_offset};
+use pincushion_devices::transport::{SavedPci, StateError};
 
 use super::intx::{IntxLines, intx_gsi};
 use super::msi::{FunctionInterrupts, Routes};
@@ -143,6 +144,19 @@ impl PciBus {
             self.follow(index);
         }
         self.place_all();
+    }
+
+    /// Each function as it was saved, on a bus that is connected and as after a reset.
+    ///
+    /// # Errors
+    /// The first function that the state does not fit; the bus has to be reset then.
+    pub(crate) fn restore(&self, saved: &[SavedPci]) -> Result<(), StateError> {
+        let _moving = lock(&self.moving);
+        for (index, (function, saved)) in self.functions.iter().zip(saved).enumerate() {
+            function.transport.restore(saved)?;
+            self.follow(index);
+        }
+        Ok(())
     }
 
     fn place_all(&self) {

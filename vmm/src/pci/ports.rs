@@ -43,6 +43,16 @@ impl ConfigPorts {
         }
     }
 
+    /// `CONFIG_ADDRESS`, for a snapshot.
+    pub(crate) fn save(&self) -> u32 {
+        *lock(&self.address)
+    }
+
+    /// `CONFIG_ADDRESS` as it was saved.
+    pub(crate) fn restore(&self, address: u32) {
+        *lock(&self.address) = address;
+    }
+
     /// `None` where there is nothing: mechanism off, or another bus than 0.
     fn place(&self, offset: u64) -> Option<Place> {
         let address = *lock(&self.address);

@@ -6,6 +6,8 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bus::{BusDevice, Flow};
 use crate::lock::lock;
 
@@ -26,6 +28,16 @@ struct Registers {
     /// PM1 enable; PM1 status is always 0, since no event ever happens.
     enable: u16,
     control: u16,
+    /// What the timer had counted when it was saved.
+    before_ns: u64,
+}
+
+/// Power management's part of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedPm {
+    enable: u16,
+    control: u16,
+    timer_ns: u64,
 }
 
 /// The twelve ports of power management: PM1a event at 0, PM1a control at 4, PM timer at 8.
@@ -48,8 +60,34 @@ impl AcpiPm {
         }
     }
 
-    fn timer(&self) -> u32 {
-        let ticks = self.started.elapsed().as_nanos() * PM_TIMER_HZ / 1_000_000_000;
+    /// For a snapshot.
+    pub(crate) fn save(&self) -> SavedPm {
+        let registers = lock(&self.registers);
+        SavedPm {
+            enable: registers.enable,
+            control: registers.control,
+            timer_ns: self.timer_ns(&registers),
+        }
+    }
+
+    /// The registers as they were saved; the timer goes on from there.
+    pub(crate) fn restore(&self, saved: SavedPm) {
+        let mut registers = lock(&self.registers);
+        let here = self.timer_ns(&Registers::default());
+        *registers = Registers {
+            enable: saved.enable,
+            control: saved.control,
+            before_ns: saved.timer_ns.wrapping_sub(here),
+        };
+    }
+
+    fn timer_ns(&self, registers: &Registers) -> u64 {
+        let here = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        here.wrapping_add(registers.before_ns)
+    }
+
+    fn timer(&self, registers: &Registers) -> u32 {
+        let ticks = u128::from(self.timer_ns(registers)) * PM_TIMER_HZ / 1_000_000_000;
         u32::try_from(ticks & u128::from(u32::MAX)).expect("masked to 32 bits")
     }
 }
@@ -66,7 +104,7 @@ impl BusDevice for AcpiPm {
         let mut image = [0; 12];
         image[2..4].copy_from_slice(&registers.enable.to_le_bytes());
         image[4..6].copy_from_slice(&(registers.control | SCI_EN).to_le_bytes());
-        image[8..12].copy_from_slice(&self.timer().to_le_bytes());
+        image[8..12].copy_from_slice(&self.timer(&registers).to_le_bytes());
         let at = usize::try_from(offset).unwrap_or(image.len());
         for (byte, register) in data.iter_mut().zip(image.iter().skip(at)) {
             *byte = *register;
@@ -93,7 +131,12 @@ impl BusDevice for AcpiPm {
     }
 
     fn reset(&self) {
-        *lock(&self.registers) = Registers::default();
+        let mut registers = lock(&self.registers);
+        // The timer is no register: it goes on through a reset.
+        *registers = Registers {
+            before_ns: registers.before_ns,
+            ..Registers::default()
+        };
     }
 }
 
@@ -116,6 +159,23 @@ mod tests {
         assert_eq!(pm.write(4, &SLP_EN.to_le_bytes()), Flow::Continue);
         assert_eq!(pm.write(4, &(s5 | SLP_EN).to_le_bytes()), Flow::PowerOff);
         assert_eq!(control(&pm) & SLP_EN, 0, "write-only");
+    }
+
+    #[test]
+    fn a_restored_timer_goes_on_where_it_was() {
+        let pm = AcpiPm::new();
+        pm.write(2, &[1, 0]);
+        let saved = SavedPm {
+            timer_ns: 1 << 40,
+            ..pm.save()
+        };
+        let restored = AcpiPm::new();
+        restored.restore(saved);
+        assert_eq!(restored.save().enable, 1);
+        let ran_ns = restored.save().timer_ns - (1 << 40);
+        assert!(ran_ns < 1 << 36, "{ran_ns} ns since");
+        restored.reset();
+        assert!(restored.save().timer_ns > 1 << 40, "also through a reset");
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use vm_superio::Serial;
-use vm_superio::serial::NoEvents;
+use vm_superio::serial::{NoEvents, SerialState};
 
 use crate::bus::{BusDevice, Flow};
 use crate::irq::IrqLine;
@@ -76,6 +77,22 @@ impl Inner {
     }
 }
 
+/// A port's part of a snapshot: the registers by their usual names, and what is on its way to the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedUart {
+    dll: u8,
+    dlh: u8,
+    ier: u8,
+    iir: u8,
+    lcr: u8,
+    lsr: u8,
+    mcr: u8,
+    msr: u8,
+    scratch: u8,
+    fifo: Vec<u8>,
+    to_guest: Vec<u8>,
+}
+
 /// One serial port of eight I/O ports.
 pub struct Uart {
     name: &'static str,
@@ -108,6 +125,55 @@ impl Uart {
     #[must_use]
     pub fn irq(&self) -> &IrqLine {
         &self.irq
+    }
+
+    /// For a snapshot: no vCPU runs.
+    pub(crate) fn save(&self) -> SavedUart {
+        let inner = lock(&self.inner);
+        let state = inner.serial.state();
+        SavedUart {
+            dll: state.baud_divisor_low,
+            dlh: state.baud_divisor_high,
+            ier: state.interrupt_enable,
+            iir: state.interrupt_identification,
+            lcr: state.line_control,
+            lsr: state.line_status,
+            mcr: state.modem_control,
+            msr: state.modem_status,
+            scratch: state.scratch,
+            fifo: state.in_buffer,
+            to_guest: inner.to_guest.iter().copied().collect(),
+        }
+    }
+
+    /// The port as it was saved, its line connected: an interrupt that waited is signalled again. What was queued here before goes
+    /// behind what was on its way then.
+    ///
+    /// # Errors
+    /// The line cannot be signalled, or there is more in the FIFO than it holds.
+    pub(crate) fn restore(&self, saved: &SavedUart) -> Result<(), String> {
+        let state = SerialState {
+            baud_divisor_low: saved.dll,
+            baud_divisor_high: saved.dlh,
+            interrupt_enable: saved.ier,
+            interrupt_identification: saved.iir,
+            line_control: saved.lcr,
+            line_status: saved.lsr,
+            modem_control: saved.mcr,
+            modem_status: saved.msr,
+            scratch: saved.scratch,
+            in_buffer: saved.fifo.clone(),
+        };
+        let writer = OutputWriter(self.output.clone());
+        let serial = Serial::from_state(&state, self.irq.clone(), NoEvents, writer);
+        let serial = serial.map_err(|error| format!("{}: {error}", self.name))?;
+        let mut inner = lock(&self.inner);
+        inner.serial = serial;
+        let later = std::mem::take(&mut inner.to_guest);
+        inner.to_guest.extend(&saved.to_guest);
+        inner.to_guest.extend(later);
+        self.feed(&mut inner);
+        Ok(())
     }
 
     /// Queues `bytes` for the guest.
@@ -282,6 +348,25 @@ mod tests {
             assert_eq!(byte, [expected]);
             uart.read(0, &mut byte);
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_arrives_at_a_restored_port_before_what_comes_later() {
+        let (first, _) = uart();
+        open(&first);
+        first.send(&[b'x'; 70]);
+        let saved = first.save();
+        let (second, seen) = uart();
+        second.send(b"later");
+        second.restore(&saved).unwrap();
+        assert!(second.irq().event().read().is_ok(), "it is told again");
+        let expected = [&[b'x'; 70][..], b"later"].concat();
+        assert_eq!(drain(&second), expected);
+        second.write(0, b"a");
+        assert_eq!(seen.lock().unwrap().0, b"a");
+        let mut mcr = [0];
+        second.read(4, &mut mcr);
+        assert_eq!(mcr, [0x0b], "the registers are as they were");
     }
 
     #[test]

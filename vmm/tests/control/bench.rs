@@ -51,6 +51,13 @@ impl Operate for Orders {
         self.given.lock().expect("a test's bench").push(order);
         Ok(())
     }
+
+    fn snapshot(&self, path: &std::path::Path) -> Result<u64, OrderError> {
+        if path == std::path::Path::new("/full") {
+            return Err(OrderError::Failed("no space left".into()));
+        }
+        Ok(4096)
+    }
 }
 
 /// A device `b` with its driver, and the socket. In the order in which they have to go.

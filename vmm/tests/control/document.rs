@@ -29,6 +29,24 @@ const REQUESTS: &[(&str, &str, &str, &str)] = &[
     ("post", "/v1/machine/resume", "/v1/machine/resume", ""),
     (
         "post",
+        "/v1/machine/snapshot",
+        "/v1/machine/snapshot",
+        r#"{"path": "/x"}"#,
+    ),
+    (
+        "post",
+        "/v1/machine/snapshot",
+        "/v1/machine/snapshot",
+        r#"{"path": "not/absolute"}"#,
+    ),
+    (
+        "post",
+        "/v1/machine/snapshot",
+        "/v1/machine/snapshot",
+        r#"{"path": "/full"}"#,
+    ),
+    (
+        "post",
         "/v1/machine/reset",
         "/v1/machine/reset",
         r#"{"confirm": "reset"}"#,

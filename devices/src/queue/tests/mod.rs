@@ -5,6 +5,7 @@ mod holds;
 mod hostile;
 mod misdeeds;
 mod order;
+mod saved;
 mod two_devices;
 mod write_through;
 

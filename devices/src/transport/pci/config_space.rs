@@ -108,6 +108,25 @@ impl ConfigSpace {
         self.bytes = self.at_reset;
     }
 
+    /// All bytes, for a snapshot.
+    pub(super) fn save(&self) -> Vec<u8> {
+        self.bytes.to_vec()
+    }
+
+    /// The writable bits as they were saved. `false` where the others differ: it was another function.
+    pub(super) fn restore(&mut self, saved: &[u8]) -> bool {
+        let same = |(at, (byte, saved)): (usize, (&u8, &u8))| {
+            let status = if at == STATUS { INTERRUPT_STATUS } else { 0 };
+            (byte ^ saved) & !(self.writable[at] | status) == 0
+        };
+        let mut pairs = self.bytes.iter().zip(saved).enumerate();
+        if saved.len() != SIZE || !pairs.all(same) {
+            return false;
+        }
+        self.write(0, saved);
+        true
+    }
+
     /// Copies from `offset`; there are zeros behind the end.
     pub(super) fn read(&self, offset: usize, data: &mut [u8]) {
         data.fill(0);

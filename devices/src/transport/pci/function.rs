@@ -14,6 +14,7 @@ use crate::device::{Memory, SharedDevice};
 use crate::trace::Tracer;
 use crate::transport::core::{Core, NO_QUEUE};
 use crate::transport::queue_setup::SizeAtReset;
+use crate::transport::saved::{DeviceShape, SavedPci, StateError};
 
 /// "Initiate FLR" of the advanced features' control.
 const INITIATE_FLR: u8 = 1;
@@ -92,6 +93,52 @@ impl PciTransport {
         self.reset_locked(&mut config);
     }
 
+    /// What a guest can find out about the device.
+    #[must_use]
+    pub fn shape(&self) -> DeviceShape {
+        self.core.shape()
+    }
+
+    /// For a snapshot: no vCPU runs, and nobody serves the queues.
+    ///
+    /// # Errors
+    /// [`StateError::Save`].
+    pub fn save(&self) -> Result<SavedPci, StateError> {
+        Ok(SavedPci {
+            core: self.core.save()?,
+            config: self.config().save(),
+            interrupt: self.core.interrupt.save(),
+        })
+    }
+
+    /// Of a function as after a reset, whose interrupts are connected. The bus looks at [`Self::decoded_bar`] afterwards.
+    ///
+    /// # Errors
+    /// [`StateError::Restore`]; the function has to be reset then.
+    pub fn restore(&self, saved: &SavedPci) -> Result<(), StateError> {
+        let misfit = |what: &str| StateError::Restore {
+            device: self.core.name.clone(),
+            what: what.to_owned(),
+        };
+        let mut config = self.config();
+        if !config.restore(&saved.config) {
+            return Err(misfit("its configuration space is of another function"));
+        }
+        if !self.core.interrupt.restore(&saved.interrupt) {
+            return Err(misfit("it has another number of interrupt vectors"));
+        }
+        self.apply_control(&config);
+        self.core.restore(&saved.core)
+    }
+
+    /// COMMAND and message control as they are now.
+    fn apply_control(&self, config: &ConfigSpace) {
+        let command = config.word(COMMAND);
+        let control = config.word(self.places.msix_control);
+        self.core
+            .change_reach(|interrupt| interrupt.set_control(command, control));
+    }
+
     /// The guest reads configuration space at `offset`.
     pub fn read_config(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
@@ -129,10 +176,7 @@ impl PciTransport {
             return self.reset_locked(&mut config);
         }
         config.write(at, data);
-        let command = config.word(COMMAND);
-        let control = config.word(self.places.msix_control);
-        self.core
-            .change_reach(|interrupt| interrupt.set_control(command, control));
+        self.apply_control(&config);
     }
 
     /// The guest reads at `offset` of the BAR.

@@ -8,6 +8,7 @@ use super::config_space::{BUS_MASTER, INTX_DISABLE};
 use super::msix::{Message, Msix, Todo};
 use crate::device::Interrupt;
 use crate::transport::core::Signals;
+use crate::transport::saved::SavedPciInterrupt;
 use crate::transport::status::StatusRegister;
 
 /// No vector (virtio 1.2, 4.1.5.1.2).
@@ -135,6 +136,35 @@ impl PciInterrupt {
             state.command = 0;
             state.isr = 0;
         });
+    }
+
+    /// For a snapshot. Masks and the pin follow from configuration space.
+    pub(super) fn save(&self) -> SavedPciInterrupt {
+        let state = self.lock();
+        SavedPciInterrupt {
+            vectors: state.msix.save(),
+            config_vector: state.config_vector,
+            queue_vectors: state.queue_vectors.clone(),
+            isr: state.isr,
+        }
+    }
+
+    /// The same back, as after a reset; [`Self::set_control`] has to follow. `false` where it is of another function.
+    pub(super) fn restore(&self, saved: &SavedPciInterrupt) -> bool {
+        let mut state = self.lock();
+        if saved.queue_vectors.len() != state.queue_vectors.len() {
+            return false;
+        }
+        if !state.msix.restore(&saved.vectors) {
+            return false;
+        }
+        state.config_vector = existing(&state.msix, saved.config_vector);
+        let vectors = saved.queue_vectors.iter();
+        state.queue_vectors = vectors
+            .map(|vector| existing(&state.msix, *vector))
+            .collect();
+        state.isr = saved.isr & (ISR_QUEUE | ISR_CONFIG);
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

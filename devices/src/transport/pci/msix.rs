@@ -3,6 +3,7 @@
 //! Promises: a vector that is signalled while it is masked is pending and comes when it is unmasked, once.
 
 use super::layout::{MSIX_PBA_LEN, MSIX_TABLE_LEN};
+use crate::transport::saved::SavedVector;
 
 /// Bytes of one entry.
 const ENTRY: usize = 16;
@@ -103,6 +104,31 @@ impl Msix {
         for vector in &mut self.vectors {
             vector.pending = false;
         }
+    }
+
+    /// Table and pending bits, for a snapshot.
+    pub(super) fn save(&self) -> Vec<SavedVector> {
+        let save = |vector: &Vector| SavedVector {
+            words: vector.words,
+            pending: vector.pending,
+        };
+        self.vectors.iter().map(save).collect()
+    }
+
+    /// The same back, before message control is. `false` where it is of another number of vectors. What is not masked is routed anew.
+    pub(super) fn restore(&mut self, saved: &[SavedVector]) -> bool {
+        if saved.len() != self.vectors.len() {
+            return false;
+        }
+        for (vector, saved) in self.vectors.iter_mut().zip(saved) {
+            *vector = Vector {
+                words: saved.words,
+                pending: saved.pending,
+                routed: None,
+            };
+            vector.words[3] &= MASKED;
+        }
+        true
     }
 
     /// The device signals `vector`; one that does not exist is no interrupt.

@@ -1,5 +1,7 @@
 //! The function, with a driver written by hand and a device that only remembers.
 
+mod saved;
+
 use std::sync::{Arc, Mutex};
 
 use virtio_queue::QueueT;

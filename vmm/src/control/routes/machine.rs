@@ -1,11 +1,14 @@
 //! State, pause, resume, reset, power off.
 
+use std::path::PathBuf;
+
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 
 use crate::control::api::Api;
 use crate::control::error::{ApiError, Body, Refusal};
-use crate::control::model::{Machine, PowerOff, Reset};
+use crate::control::model::{Machine, PowerOff, Reset, SnapshotMade, SnapshotOrder};
 use crate::machine::Order;
 
 /// The machine at a glance
@@ -91,6 +94,40 @@ pub(in crate::control) async fn power_off(
     Body(_): Body<PowerOff>,
 ) -> Result<Json<Machine>, ApiError> {
     give(&api, Order::PowerOff, "power-off").await
+}
+
+/// Writes the machine into a file, from which `pincushion run --restore` goes on
+///
+/// The machine stands still meanwhile and goes on afterwards, unless it was paused before. Host operations under way end; requests that
+/// are held stay held, and are fetched once more by a restored machine. Disk images are not in the file.
+#[utoipa::path(
+    post, path = "/v1/machine/snapshot", tag = "machine", request_body = SnapshotOrder,
+    responses(
+        (status = 200, description = "The file is whole", body = SnapshotMade),
+        (status = 400, description = "The path is not absolute", body = Refusal),
+        (status = 409, description = "It has ended", body = Refusal),
+        (status = 413, description = "The body is too long", body = Refusal),
+        (status = 415, description = "The body is not JSON", body = Refusal),
+        (status = 500, description = "The host refused something, or a device cannot be saved now", body = Refusal),
+        (status = 504, description = "It did not answer", body = Refusal),
+    )
+)]
+pub(in crate::control) async fn snapshot(
+    State(api): State<Api>,
+    Body(order): Body<SnapshotOrder>,
+) -> Result<Json<SnapshotMade>, ApiError> {
+    let path = PathBuf::from(&order.path);
+    if !path.is_absolute() {
+        let error = format!("`{}` is not an absolute path", order.path);
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, error));
+    }
+    let work = move |api: &Api| {
+        api.log("snapshot", path.display().to_string());
+        Ok(api.machine().snapshot(&path)?)
+    };
+    let bytes = api.aside(work).await?;
+    let path = order.path;
+    Ok(Json(SnapshotMade { path, bytes }))
 }
 
 async fn give(api: &Api, order: Order, word: &'static str) -> Result<Json<Machine>, ApiError> {

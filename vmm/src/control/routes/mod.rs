@@ -28,6 +28,7 @@ pub fn router(controlled: Controlled) -> Router {
         .route("/v1/machine/resume", post(machine::resume))
         .route("/v1/machine/reset", post(machine::reset))
         .route("/v1/machine/power-off", post(machine::power_off))
+        .route("/v1/machine/snapshot", post(machine::snapshot))
         .route("/v1/devices", get(devices::list))
         .route(
             "/v1/devices/{name}",
@@ -75,7 +76,7 @@ pub fn openapi() -> String {
     ),
     servers((url = "http://localhost", description = "over the socket; the host name means nothing")),
     paths(
-        machine::get, machine::pause, machine::resume, machine::reset, machine::power_off,
+        machine::get, machine::pause, machine::resume, machine::reset, machine::power_off, machine::snapshot,
         devices::list, devices::get, devices::change,
         holds::list, holds::frame,
         gates::list, gates::open,
