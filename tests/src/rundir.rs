@@ -2,7 +2,7 @@
 //!
 //! | file | written by | what |
 //! | --- | --- | --- |
-//! | `run.toml` | parent | [`RunInfo`]: scenario, seed, commit, kernel, digests |
+//! | `run.toml` | parent, child | [`RunInfo`]: scenario, seed, commit, kernel, digests; the child adds how the guest was booted |
 //! | `scenario.toml` | parent | the scenario with all parts in their places |
 //! | `plan.toml` | child | the fault plan with all names resolved |
 //! | `events.jsonl` | child | the event log |
@@ -56,6 +56,19 @@ pub struct RunInfo {
     pub repeat: u32,
     /// When it began, in seconds since 1970.
     pub began_unix_s: u64,
+    /// How the guest came to its first step; unknown where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted: Option<Booted>,
+}
+
+/// How a guest came to its first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Booted {
+    /// From its kernel.
+    Fresh,
+    /// From a snapshot of one that had booted.
+    Restored,
 }
 
 /// A file of a run directory that could not be read or written.
@@ -87,10 +100,7 @@ impl RunDir {
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
         fs::create_dir(path).map_err(failed("make", path))?;
         let dir = Self::at(path);
-        dir.write(
-            "run.toml",
-            &toml::to_string(info).expect("plain data is TOML"),
-        )?;
+        dir.write_info(info)?;
         dir.write(
             "scenario.toml",
             &toml::to_string(scenario).expect("a scenario that was read is TOML"),
@@ -137,6 +147,15 @@ impl RunDir {
     pub fn judgement(&self) -> Result<Judgement, RunDirError> {
         let text = self.read("verdict.json")?;
         serde_json::from_str(&text).map_err(|error| self.damaged("verdict.json", error))
+    }
+
+    /// Writes `run.toml`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_info(&self, info: &RunInfo) -> Result<(), RunDirError> {
+        let text = toml::to_string(info).expect("plain data is TOML");
+        self.write("run.toml", &text)
     }
 
     /// Writes `verdict.json`.

@@ -12,6 +12,8 @@ use crate::sys::fs::load_module;
 const ROOT: &str = "/modules";
 /// Lists the paths of the modules to load at boot, in order.
 const LIST: &str = "/modules/load";
+/// Names the modules that this kernel has built in.
+const BUILTIN: &str = "/modules/builtin";
 /// Deepest chain of dependencies that is followed.
 const MAX_DEPTH: usize = 16;
 
@@ -48,7 +50,7 @@ fn load_with_dependencies(
     depth: usize,
 ) -> Result<(), Fault> {
     let name = name.replace('-', "_");
-    if Path::new("/sys/module").join(&name).exists() {
+    if Path::new("/sys/module").join(&name).exists() || is_builtin(&name) {
         return Ok(());
     }
     let Some(path) = files
@@ -69,6 +71,12 @@ fn load_with_dependencies(
     load_file(path)?;
     loaded.push(name);
     Ok(())
+}
+
+/// Not every part of a kernel has a directory in /sys/module.
+fn is_builtin(name: &str) -> bool {
+    let list = fs::read_to_string(BUILTIN).unwrap_or_default();
+    list.lines().any(|line| line.replace('-', "_") == name)
 }
 
 /// A module that is loaded already is no failure.

@@ -235,17 +235,18 @@ fn build(
     let mut tree = Initramfs::new();
     tree.add("/init", 0o755, contents.init)?;
     let modules = add_modules(&mut tree, modules, at_boot)?;
+    let wanted = spec.modules.iter().chain(spec.on_demand);
+    let builtin: Vec<String> = wanted
+        .filter(|name| kernel.modules.is_builtin(name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    tree.add("/modules/builtin", 0o644, builtin.join("\n").into_bytes())?;
     let mut files = Vec::new();
     for (digest, bytes) in contents.files {
         tree.add(&digest.path, digest.mode, bytes)?;
         files.push(digest);
     }
     let initrd = tree.to_bytes().during("build", dir)?;
-    let builtin = spec
-        .modules
-        .iter()
-        .filter(|name| kernel.modules.is_builtin(name))
-        .map(|name| (*name).to_owned());
     let manifest = Manifest {
         format: FORMAT,
         kernel: kernel.digest.clone(),
@@ -254,7 +255,7 @@ fn build(
         package: kernel.package.clone(),
         init_sha256: contents.init_sha256,
         modules,
-        builtin: builtin.collect(),
+        builtin,
         files,
         initrd: write_recorded(dir, INITRD, &initrd)?,
     };

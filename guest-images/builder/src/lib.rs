@@ -62,10 +62,17 @@ pub use spec::KernelSpec;
 pub use store::Store;
 
 /// The version of what this builder writes; a change makes every cached image be built anew.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What an ordinary guest needs for its disks, on every kernel that is known here.
 pub const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk", "ext4"];
+
+/// The same for a guest whose agent loads the drivers of its devices itself ([`DRIVER_MODULES`]): until then it has seen no more of
+/// them than that they are there, so a snapshot of it can go on with others.
+pub const BOOT_MODULES: &[&str] = &["ext4"];
+
+/// The drivers of a guest's bus and disks.
+pub const DRIVER_MODULES: &[&str] = &["virtio_mmio", "virtio_pci", "virtio_blk"];
 
 /// What a guest may need for what not every machine has; a step of the agent loads it.
 pub const ON_DEMAND_MODULES: &[&str] = &[

@@ -40,6 +40,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<u8, Failure> {
         jobs: 1,
         place: args.place,
         keep: false,
+        fresh: false,
         verbose: true,
     };
     perform(&items, 0, &how, &args.reports, about, None)

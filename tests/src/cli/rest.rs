@@ -64,6 +64,7 @@ fn flags(seed: u64, how: &HowArgs) -> String {
         (how.jobs != 1).then(|| format!(" --jobs {}", how.jobs)),
         (place != "auto").then(|| format!(" --place {place}")),
         how.keep.then(|| " --keep".to_owned()),
+        how.fresh.then(|| " --fresh".to_owned()),
         how.verbose.then(|| " --verbose".to_owned()),
     ]
     .into_iter()
@@ -89,6 +90,7 @@ mod tests {
             jobs: 1,
             place: PlaceChoice::Auto,
             keep: false,
+            fresh: false,
             verbose: false,
         };
         let all: Vec<&Item> = items.iter().collect();
@@ -98,6 +100,9 @@ mod tests {
                 "pincushion test run boot-1-cpu boot-2-cpu --kernel debian:6.12 --kernel 'my kernel' --repeat 2"
             ]
         );
+        how.fresh = true;
+        assert!(rest(&all, 0, &how)[0].ends_with(" --fresh"));
+        how.fresh = false;
         (how.jobs, how.place) = (2, PlaceChoice::Nested);
         assert_eq!(
             rest(&all[1..], 7, &how),

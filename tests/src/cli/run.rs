@@ -58,6 +58,9 @@ pub(super) struct HowArgs {
     /// Keep the disks' images in the run directories
     #[arg(long)]
     pub(super) keep: bool,
+    /// Boot every guest: without this, guests go on from a snapshot of one like them that has booted in this suite
+    #[arg(long)]
+    pub(super) fresh: bool,
     /// Print a line per step
     #[arg(long, short)]
     pub(super) verbose: bool,
@@ -123,8 +126,8 @@ pub(super) fn perform(
     let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
     let where_ = place.name();
     let mut suite = Suite::new(programs, place, dir.clone());
-    (suite.seed, suite.keep) = (seed, how.keep);
     suite.enough = until.map(|Until::Broken| bisect::is_enough as fn(&RunSummary) -> bool);
+    (suite.seed, suite.keep, suite.fresh) = (seed, how.keep, how.fresh);
     // Until the reports are written.
     let signals = stop::on_signal(suite.stop())?;
     let ended = suite.run_all(items, how.jobs as usize, &progress);

@@ -13,9 +13,12 @@ use pincushion_devices::trace::EventKind;
 use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
 use pincushion_vmm::machine::{
-    Exit, Machine, MachineConfig, MachineError, Parts, StopHandle, VcpuReport, vcpus_text,
+    Exit, Machine, MachineConfig, MachineError, OrderError, Parts, Remote, StopHandle, VcpuReport,
+    vcpus_text,
 };
+use pincushion_vmm::program::tell;
 use pincushion_vmm::region::Region;
+use pincushion_vmm::snapshot::{Check, Likeness, Snapshot};
 
 use crate::guest;
 
@@ -39,6 +42,7 @@ struct Shared {
 struct Boot {
     agent: AgentSender,
     stop: StopHandle,
+    remote: Remote,
 }
 
 /// What every boot is made of.
@@ -49,6 +53,8 @@ pub(super) struct Recipe {
     pub(super) context: Context,
     pub(super) limit: Duration,
     pub(super) console: std::fs::File,
+    /// Where to go on from at first, instead of booting.
+    pub(super) snapshot: Option<PathBuf>,
     /// Where to write the state of the vCPUs if the guest had to be stopped or broke down.
     pub(super) vcpus: PathBuf,
 }
@@ -81,6 +87,13 @@ impl Booted {
             boot.agent.send(line);
         }
         boot.is_some()
+    }
+
+    /// Writes a snapshot of the present boot. Returns its length in bytes.
+    pub(super) fn snapshot(&self, path: &Path, note: &str) -> Result<u64, OrderError> {
+        let boot = self.shared.boot().clone();
+        let boot = boot.ok_or(OrderError::Ended)?;
+        boot.remote.snapshot(path, note)
     }
 
     /// The next reset makes the machine boot again; without this it ends.
@@ -133,7 +146,8 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
             .context
             .tracer()
             .emit(|| EventKind::BootBegan { boot });
-        let (exit, vcpus) = match live_once(recipe, shared, began) {
+        let snapshot = recipe.snapshot.as_deref().filter(|_| boot == 1);
+        let (exit, vcpus) = match live_once(recipe, shared, began, snapshot) {
             Ok(end) => end,
             Err(error) => return ("failed", crate::words(&error)),
         };
@@ -170,7 +184,57 @@ fn live_once(
     recipe: &Recipe,
     shared: &Shared,
     began: Instant,
+    snapshot: Option<&Path>,
 ) -> Result<(Exit, Vec<VcpuReport>), MachineError> {
+    let (machine, restored) = match snapshot.map(|path| restore(recipe, path)) {
+        Some(Ok((machine, from))) => (machine, Some(from)),
+        Some(Err(error)) => {
+            let why = crate::words(&error);
+            // A parent that cannot hear does not matter to the run.
+            let _ = tell(&format!("not restored, the guest boots: {why}"));
+            (Machine::new(recipe.config.clone(), parts(recipe)?)?, None)
+        }
+        None => (Machine::new(recipe.config.clone(), parts(recipe)?)?, None),
+    };
+    *shared.boot() = Some(Boot {
+        agent: machine.agent_sender(),
+        stop: machine.stop_handle(),
+        remote: machine.remote(),
+    });
+    if let Some(from) = &restored {
+        // Only now: who hears the agent's word sends it a step at once.
+        say_hello_again(recipe, from);
+    }
+    let mut running = machine.start()?;
+    if shared.is_stopping.load(Ordering::Acquire) {
+        running.stop();
+    }
+    let left = recipe.limit.saturating_sub(began.elapsed());
+    let exit = running.wait(Some(left));
+    Ok((exit, running.last_seen().to_vec()))
+}
+
+/// A machine whose agent has said hello already, and what it goes on from.
+fn restore(recipe: &Recipe, path: &Path) -> Result<(Machine, Snapshot), MachineError> {
+    // This program wrote it, beside its place, in this very suite.
+    let snapshot = Snapshot::open(path, Check::State)?;
+    let config = recipe.config.clone();
+    let machine = Machine::restore(config, parts(recipe)?, &snapshot, Likeness::BeforeDrivers)?;
+    Ok((machine, snapshot))
+}
+
+/// The agent's word is said again, for a log that is whole by itself.
+fn say_hello_again(recipe: &Recipe, from: &Snapshot) {
+    let tracer = recipe.context.tracer();
+    tracer.emit(|| EventKind::Restored {
+        snapshot: from.path().display().to_string(),
+    });
+    tracer.emit(|| EventKind::AgentReport {
+        text: from.note().to_owned(),
+    });
+}
+
+fn parts(recipe: &Recipe) -> Result<Parts, MachineError> {
     let tracer = recipe.context.tracer().clone();
     let mut log = recipe
         .console
@@ -187,25 +251,13 @@ fn live_once(
             line: line.to_owned(),
         });
     });
-    let parts = Parts {
+    Ok(Parts {
         devices: recipe.devices.clone(),
         regions: recipe.regions.clone(),
         console,
         agent: Some(guest::to_events(recipe.context.clone())),
         tracer: recipe.context.tracer().clone(),
-    };
-    let machine = Machine::new(recipe.config.clone(), parts)?;
-    *shared.boot() = Some(Boot {
-        agent: machine.agent_sender(),
-        stop: machine.stop_handle(),
-    });
-    let mut running = machine.start()?;
-    if shared.is_stopping.load(Ordering::Acquire) {
-        running.stop();
-    }
-    let left = recipe.limit.saturating_sub(began.elapsed());
-    let exit = running.wait(Some(left));
-    Ok((exit, running.last_seen().to_vec()))
+    })
 }
 
 /// The machine's configuration.
@@ -254,6 +306,7 @@ mod tests {
             context: Context::new(Plan::default(), tracer).unwrap(),
             limit: Duration::from_secs(9),
             console: tempfile::tempfile().unwrap(),
+            snapshot: None,
             vcpus: dir.path().join("vcpus.txt"),
         })
         .unwrap();

@@ -15,10 +15,12 @@
 mod await_event;
 mod cards;
 mod disks;
+mod first_steps;
 mod host_checks;
 mod machine;
 mod power_cut;
 mod run_one;
+mod snapshots;
 mod stage;
 mod titles;
 mod trouble;

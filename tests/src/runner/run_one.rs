@@ -30,8 +30,8 @@ use super::stage::Stage;
 use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
-use super::{cards, disks, host_checks};
-use crate::rundir::{CONSOLE_LOG, RunDir, VIRTIO_CONSOLE_LOG};
+use super::{cards, disks, host_checks, snapshots};
+use crate::rundir::{self, CONSOLE_LOG, RunDir, RunInfo, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
 
@@ -50,6 +50,9 @@ pub struct Order {
     /// An empty or missing directory for the disks' images
     #[arg(long)]
     pub scratch: PathBuf,
+    /// A directory for snapshots of guests that have booted; a run goes on from one if it can. Without it every guest boots
+    #[arg(long)]
+    pub snapshots: Option<PathBuf>,
     /// Process id of the parent, if this run is to end with it
     #[arg(long)]
     pub parent: Option<i32>,
@@ -72,7 +75,7 @@ pub fn run_one(order: &Order) -> anyhow::Result<()> {
     tracer.add_sink(Box::new(sink));
     fs::create_dir_all(&order.scratch)
         .with_context(|| format!("cannot make {}", order.scratch.display()))?;
-    let result = perform(order, &dir, &scenario, info.seed, &tracer);
+    let result = perform(order, &dir, &scenario, &info, &tracer);
     if let Err(error) = &result {
         // The judge sees a setup error and its reason.
         let detail = format!("{error:#}");
@@ -109,7 +112,7 @@ fn perform(
     order: &Order,
     dir: &RunDir,
     scenario: &Scenario,
-    seed: u64,
+    info: &RunInfo,
     tracer: &Arc<Tracer>,
 ) -> anyhow::Result<()> {
     say("making the disks");
@@ -120,7 +123,7 @@ fn perform(
     }
     let records = Records::begin(dir, scenario, &order.scratch)
         .context("cannot begin the record of a disk for power cuts")?;
-    let plan = plan(scenario, seed, &values)?;
+    let plan = plan(scenario, info.seed, &values)?;
     dir.write("plan.toml", &toml::to_string(&plan)?)?;
     let context = Context::new(plan, tracer.clone())?;
     let disks = scenario.disks.iter();
@@ -141,8 +144,17 @@ fn perform(
         events: tracer.subscribe(),
         witness: Witness::default(),
     };
+    let place = match &order.snapshots {
+        Some(dir) => snapshots::place(dir, scenario, info, &config, &devices),
+        None => None,
+    };
+    let (snapshot, snapshot_to) = match place {
+        Some(path) if path.exists() => (Some(path), None),
+        path => (None, path),
+    };
     let machine = Booted::start(Recipe {
         config,
+        snapshot,
         devices,
         regions,
         context: context.clone(),
@@ -150,11 +162,12 @@ fn perform(
         console: File::create(dir.file(CONSOLE_LOG))?,
         vcpus: dir.file("vcpus.txt"),
     })?;
-    let mut stage = Stage {
+    let stage = Stage {
         scenario,
         context,
         ear,
         machine,
+        snapshot_to,
         balloon,
         console,
         values,
@@ -164,7 +177,18 @@ fn perform(
         under_way: HashMap::new(),
         doing: "boot".into(),
     };
+    play_out(order, dir, info, stage);
+    Ok(())
+}
+
+/// Plays the scenario to its end, and looks at what it left.
+fn play_out(order: &Order, dir: &RunDir, info: &RunInfo, mut stage: Stage<'_>) {
+    let scenario = stage.scenario;
+    let tracer = stage.context.tracer().clone();
     let played = play(&mut stage);
+    if let Err(error) = dir.write_info(&info_of(info, &stage.ear.witness)) {
+        say(&error.to_string());
+    }
     if let Err(trouble) = &played {
         say(&format!("stopped: {trouble}"));
         stage
@@ -179,7 +203,19 @@ fn perform(
     if played.is_ok() {
         look(order, dir, scenario, &context);
     }
-    Ok(())
+}
+
+/// What is known of the run now.
+fn info_of(info: &RunInfo, witness: &Witness) -> RunInfo {
+    let booted = match (witness.restored, witness.hellos.len()) {
+        (true, _) => Some(rundir::Booted::Restored),
+        (false, 0) => None,
+        (false, _) => Some(rundir::Booted::Fresh),
+    };
+    RunInfo {
+        booted,
+        ..info.clone()
+    }
 }
 
 /// The scenario's persistent memory: devices, and what they are in guest memory.
@@ -250,7 +286,7 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {
         .iter()
         .filter(|step| step.host.is_none())
         .collect();
-    say("booting the guest");
+    say("starting the guest");
     stage.greet(1)?;
     for (index, step) in steps.iter().enumerate() {
         if step.fact.is_none() || step.say.is_some() {
@@ -355,6 +391,7 @@ mod tests {
             kernel: "none".into(),
             initrd: "none".into(),
             scratch: tmp.path().join("disks"),
+            snapshots: None,
             parent: None,
         };
         run_one(&order).unwrap();

@@ -1,6 +1,7 @@
 //! The stage: does a scenario's steps one after the other.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pincushion_abi::{Outcome, Request, Step as Act};
@@ -43,6 +44,8 @@ pub(super) struct Stage<'a> {
     pub(super) context: Context,
     pub(super) ear: Ear,
     pub(super) machine: Booted,
+    /// Where a snapshot of the guest is wanted, as soon as it has booted.
+    pub(super) snapshot_to: Option<PathBuf>,
     pub(super) balloon: Option<BalloonHandle>,
     /// What is typed goes there.
     pub(super) console: Option<ConsoleInput>,
@@ -87,6 +90,10 @@ impl Stage<'_> {
             }
         })?;
         check_hello(&hello)?;
+        if let Some(path) = self.snapshot_to.take() {
+            self.keep_snapshot(&path, &hello);
+        }
+        self.load_drivers()?;
         for disk in &self.scenario.disks {
             let sent = self.send(
                 Act::FindDisk {

@@ -17,6 +17,10 @@ pub(super) struct Witness {
     begun: HashSet<u32>,
     /// Each boot's agent that has said hello.
     pub(super) hellos: Vec<Hello>,
+    /// The guest goes on from a snapshot.
+    pub(super) restored: bool,
+    /// Whether a driver of the guest has begun with a device.
+    pub(super) driver_began: bool,
     /// How the machine ended.
     pub(super) ended: Option<Ended>,
     /// The last lines of the console, for messages.
@@ -91,6 +95,14 @@ impl Witness {
             }
             EventKind::StepBegan { step } => {
                 self.begun.insert(*step);
+                return;
+            }
+            EventKind::Restored { .. } => {
+                self.restored = true;
+                return;
+            }
+            EventKind::DeviceStatus { .. } => {
+                self.driver_began = true;
                 return;
             }
             EventKind::AgentReport { text } => return self.hear(text),

@@ -113,6 +113,9 @@ pub struct Vm {
     pub virtio_console: bool,
     /// Longest time of the whole run in seconds, on the host's clock.
     pub limit_s: u64,
+    /// The guest boots by itself, also where there is a snapshot of one like it.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub fresh: bool,
 }
 
 impl Default for Vm {
@@ -128,6 +131,7 @@ impl Default for Vm {
             cpu_affinity: CpuList::default(),
             virtio_console: false,
             limit_s: 420,
+            fresh: false,
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct Suite {
     pub keep: bool,
     /// After a run of which this is true no other begins.
     pub enough: Option<fn(&RunSummary) -> bool>,
+    /// Boots every guest, instead of going on from a snapshot of one like it.
+    pub fresh: bool,
 }
 
 impl Suite {
@@ -66,6 +68,7 @@ impl Suite {
             seed: 0,
             keep: false,
             enough: None,
+            fresh: false,
         }
     }
 
@@ -169,7 +172,7 @@ impl Suite {
     ) -> Option<(PathBuf, Judgement)> {
         let id = run_id(item);
         let path = self.dir.join(&id);
-        let judgement = self.produce(item, &id, &path, info, progress)?;
+        let judgement = self.produce(item, &id, &path, (info, self.fresh), progress)?;
         let in_vain = judgement.verdict == Verdict::SetupError && boots(&judgement) > 0;
         if may_not_boot || !in_vain || !matches!(self.place, Place::Nested(_)) {
             return Some((path, judgement));
@@ -181,7 +184,8 @@ impl Suite {
         ));
         let id = format!("{id}-again");
         let path = self.dir.join(&id);
-        let judgement = self.produce(item, &id, &path, info, progress)?;
+        // Whatever was wrong with it is not to be wrong again.
+        let judgement = self.produce(item, &id, &path, (info, true), progress)?;
         Some((path, judgement))
     }
 
@@ -191,7 +195,7 @@ impl Suite {
         item: &Item,
         id: &str,
         path: &Path,
-        info: &mut RunInfo,
+        (info, fresh): (&mut RunInfo, bool),
         progress: &dyn Progress,
     ) -> Option<Judgement> {
         let note = |text: &str| progress.note(text);
@@ -215,6 +219,7 @@ impl Suite {
             Ok(dir) => dir,
             Err(error) => return Some(setup_error(error.to_string())),
         };
+        let snapshots = self.dir.join("snapshots");
         let order = ChildOrder {
             id,
             run_dir: path,
@@ -223,6 +228,7 @@ impl Suite {
             limit: Duration::from_secs(item.scenario.vm.limit_s) + GRACE,
             programs: &item.scenario.host_programs(),
             keep: self.keep,
+            snapshots: (!fresh).then_some(snapshots.as_path()),
             stop: &self.stop,
         };
         let mut log = std::fs::File::create(dir.file("child.log")).ok();
@@ -248,6 +254,13 @@ impl Suite {
             log::error!("{error}");
         }
         Some(judgement)
+    }
+}
+
+impl Drop for Suite {
+    fn drop(&mut self) {
+        // They are of no use to anybody later. Mostly there are none on this host.
+        let _ = std::fs::remove_dir_all(self.dir.join("snapshots"));
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pincushion_image::{GUEST_MODULES, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store};
+use pincushion_image::{
+    BOOT_MODULES, DRIVER_MODULES, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
+};
 
 use super::programs::Programs;
 
@@ -59,8 +61,8 @@ fn make(
         &kernel,
         &ImageSpec {
             init: &init,
-            modules: GUEST_MODULES,
-            on_demand: ON_DEMAND_MODULES,
+            modules: BOOT_MODULES,
+            on_demand: &[DRIVER_MODULES, ON_DEMAND_MODULES].concat(),
             files: Vec::new(),
         },
     )?;

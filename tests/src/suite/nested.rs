@@ -148,7 +148,12 @@ fn run_inside(
     let words = words
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned());
-    let argv = std::iter::once(program.display().to_string()).chain(words);
+    // Those in the machine's own memory, for all of its runs.
+    let snapshots = order.snapshots.map(|_| ["--snapshots", "/snapshots"]);
+    let snapshots = snapshots.into_iter().flatten().map(str::to_owned);
+    let argv = std::iter::once(program.display().to_string())
+        .chain(words)
+        .chain(snapshots);
     let mut command = Command {
         limit: Some(order.limit),
         ..Command::new(argv)

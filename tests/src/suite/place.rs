@@ -46,6 +46,8 @@ pub(super) struct ChildOrder<'a> {
     pub(super) programs: &'a [&'static str],
     /// Keeps the disks' images in the run directory.
     pub(super) keep: bool,
+    /// Where snapshots of booted guests are kept, on this host; `None`: every guest boots.
+    pub(super) snapshots: Option<&'a Path>,
     pub(super) stop: &'a Stop,
 }
 
@@ -148,6 +150,9 @@ fn run_here(
         &scratch,
     ));
     command.args(["--parent", &process::id().to_string()]);
+    if let Some(dir) = order.snapshots {
+        command.arg("--snapshots").arg(dir);
+    }
     let end = child::run(command, order.limit, order.stop, each_line);
     if !order.keep {
         // What is left there is in nobody's way.

@@ -1,0 +1,163 @@
+//! Snapshots of guests that have just booted, so that others like them need not.
+//!
+//! One is made when the agent has said hello and no driver has begun with a device: the guest knows no more of its devices than that
+//! they are there. So another run goes on from it with disks of its own, and everything that its plan and its log are about happens
+//! in that run. What the guests share is what a kernel has after a boot: its random numbers and its clock.
+//!
+//! Promises: a name stands for everything that a guest can have seen until then; room for snapshots is bounded. It does not promise
+//! that a snapshot can be restored: a run that cannot boots.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use pincushion_devices::device::SharedDevice;
+use pincushion_vmm::machine::MachineConfig;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::rundir::RunInfo;
+use crate::scenario::Scenario;
+use crate::scenario::model::{Initrd, KernelFormat};
+
+/// Most that all snapshots of a directory may take, in bytes: it may be in the memory of a nested machine.
+const ROOM: u64 = 640 << 20;
+
+/// Where the snapshot of a run's machine is, or would be; `None` where the guest is to boot by itself.
+pub(super) fn place(
+    dir: &Path,
+    scenario: &Scenario,
+    info: &RunInfo,
+    config: &MachineConfig,
+    devices: &[SharedDevice],
+) -> Option<PathBuf> {
+    let vm = &scenario.vm;
+    let boots = vm.fresh
+        || vm.initrd != Initrd::Agent
+        || vm.format == KernelFormat::Garbage
+        || scenario.tags.iter().any(|tag| tag == "boot");
+    if boots || info.image_digest.is_empty() {
+        return None;
+    }
+    let devices: Vec<(u32, usize)> = devices
+        .iter()
+        .map(|device| {
+            let device = device.lock().expect("nobody has used it yet");
+            (device.device_type(), device.queue_max_sizes().len())
+        })
+        .collect();
+    let shape = (
+        (&info.image_digest, vm.format, &config.cmdline),
+        (config.vcpus, config.memory_bytes, config.transport),
+        devices,
+    );
+    let name = xxh3_128(format!("{shape:?}").as_bytes());
+    Some(dir.join(format!("{name:032x}.snapshot")))
+}
+
+/// Makes room for one more snapshot of `len` bytes at most, the oldest first. `false`: it is too large.
+pub(super) fn make_room(dir: &Path, len: u64) -> io::Result<bool> {
+    if len > ROOM {
+        return Ok(false);
+    }
+    let mut found: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        // What another run removes in this moment needs no room.
+        if let Ok(data) = entry.metadata() {
+            found.push((data.modified()?, data.len(), entry.path()));
+        }
+    }
+    found.sort();
+    let mut total: u64 = found.iter().map(|(_, len, _)| len).sum();
+    for (_, its, path) in found {
+        if total + len <= ROOM {
+            break;
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => total -= its,
+        }
+    }
+    Ok(total + len <= ROOM)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use pincushion_devices::backend::MemoryDisk;
+    use pincushion_devices::blk::{BlkConfig, BlkDevice};
+    use pincushion_devices::context::Context;
+
+    use super::*;
+
+    fn disk(name: &str) -> SharedDevice {
+        let disk = Box::new(MemoryDisk::new(1 << 20));
+        let disk = BlkDevice::new(BlkConfig::new(name), disk, Context::quiet());
+        Arc::new(Mutex::new(disk.unwrap()))
+    }
+
+    fn placed(
+        change: impl FnOnce(&mut Scenario, &mut RunInfo),
+        devices: &[SharedDevice],
+    ) -> String {
+        let text = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n";
+        let mut scenario = crate::scenario::parse(text, Path::new("x.toml")).unwrap();
+        let mut info = RunInfo {
+            image_digest: "d".into(),
+            ..RunInfo::default()
+        };
+        change(&mut scenario, &mut info);
+        let config = super::super::machine::config(&scenario.vm, Path::new("k"), Path::new("i"));
+        let place = place(Path::new("/s"), &scenario, &info, &config, devices);
+        place.map_or("none".into(), |path| path.display().to_string())
+    }
+
+    #[test]
+    fn what_a_guest_can_have_seen_makes_the_name_and_its_disks_names_do_not() {
+        let one = placed(|_, _| (), &[disk("a")]);
+        assert!(one.starts_with("/s/"), "{one}");
+        assert_eq!(placed(|_, _| (), &[disk("data")]), one);
+        let others = [
+            placed(|_, _| (), &[disk("a"), disk("b")]),
+            placed(|scenario, _| scenario.vm.cpus = 1, &[disk("a")]),
+            placed(|scenario, _| scenario.vm.memory = "1G".into(), &[disk("a")]),
+            placed(|scenario, _| scenario.vm.cmdline = "x".into(), &[disk("a")]),
+            placed(|_, info| info.image_digest = "e".into(), &[disk("a")]),
+        ];
+        assert!(!others.contains(&one));
+        assert!(!others.contains(&"none".to_owned()));
+    }
+
+    #[test]
+    fn a_scenario_about_booting_boots() {
+        for change in [
+            (|scenario, _| scenario.vm.fresh = true) as fn(&mut Scenario, &mut RunInfo),
+            |scenario, _| scenario.vm.format = KernelFormat::Garbage,
+            |scenario, _| scenario.vm.initrd = Initrd::None,
+            |scenario, _| scenario.tags.push("boot".into()),
+            |_, info| info.image_digest.clear(),
+        ] {
+            assert_eq!(placed(change, &[]), "none");
+        }
+    }
+
+    #[test]
+    fn the_oldest_snapshots_go_where_there_is_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, len: u64, age_s: u64| {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(len).unwrap();
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age_s);
+            file.set_modified(time).unwrap();
+        };
+        put("new", ROOM / 2, 20);
+        put("old", ROOM / 2, 10);
+        assert!(make_room(dir.path(), ROOM / 4).unwrap());
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].file_name(), "new");
+        assert!(!make_room(dir.path(), ROOM + 1).unwrap());
+    }
+}
