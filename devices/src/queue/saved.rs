@@ -38,6 +38,12 @@ impl<L: Logic> Core<L> {
         if let Some(broken) = queue.broken {
             return Err(format!("its queue {} is stopped: {broken}", self.queue));
         }
+        if queue.is_halted() {
+            return Err(format!(
+                "a rule has stopped its queue {}, until a reset",
+                self.queue
+            ));
+        }
         if !queue.groups.is_empty() {
             let of = self.queue;
             return Err(format!(

@@ -27,6 +27,9 @@ pub(super) struct Witness {
     pub(super) last_console_line: String,
 }
 
+/// The status bit of a guest that knows how to drive the device (virtio 1.2, 2.1).
+const DRIVER: u8 = 1 << 1;
+
 /// An agent's first word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello {
@@ -101,8 +104,9 @@ impl Witness {
                 self.restored = true;
                 return;
             }
-            EventKind::DeviceStatus { .. } => {
-                self.driver_began = true;
+            EventKind::DeviceStatus { status, .. } => {
+                // A bus that is built in acknowledges its devices at boot, and reads nothing of what is on them.
+                self.driver_began |= *status & DRIVER != 0;
                 return;
             }
             EventKind::AgentReport { text } => return self.hear(text),

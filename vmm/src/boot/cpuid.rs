@@ -31,16 +31,21 @@ impl Xsave {
     /// area whose size contradicts CPUID: Linux warns at boot, and with half of it hidden signals break.
     #[must_use]
     pub fn for_this_host() -> Self {
-        let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
-        let name = [leaf.ebx, leaf.ecx, leaf.edx]
-            .map(u32::to_le_bytes)
-            .concat();
-        if name == b"TCGTCGTCGTCG" {
+        if host_is_emulated() {
             Xsave::Hidden
         } else {
             Xsave::Offered
         }
     }
+}
+
+/// Whether this host's CPU is QEMU's TCG: the nested machine. Its SVM differs from a CPU's in some places.
+pub(crate) fn host_is_emulated() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
+    let name = [leaf.ebx, leaf.ecx, leaf.edx]
+        .map(u32::to_le_bytes)
+        .concat();
+    name == b"TCGTCGTCGTCG"
 }
 
 /// Leaf 1 ECX.

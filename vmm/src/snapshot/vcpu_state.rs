@@ -17,6 +17,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
+use crate::boot::cpuid::host_is_emulated;
 
 const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -25,6 +26,8 @@ const MSRS_AT_ONCE: usize = 128;
 /// The local APIC's timer entry, and the bit that makes its timer count to a deadline.
 const LVT_TIMER: usize = 0x320;
 const LVT_DEADLINE: u8 = 1 << 2;
+/// The bit by which the type of a busy task segment differs from an available one's.
+const BUSY: u8 = 1 << 1;
 
 /// A vCPU's part of a snapshot.
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,7 +106,7 @@ impl SavedVcpu {
         })?;
         vcpu.set_cpuid2(&cpuid)
             .map_err(SnapshotError::kvm("set CPUID"))?;
-        vcpu.set_sregs(&self.sregs)
+        vcpu.set_sregs(&task_register_for(host_is_emulated(), self.sregs))
             .map_err(SnapshotError::kvm("set special registers"))?;
         vcpu.set_regs(&self.regs)
             .map_err(SnapshotError::kvm("set registers"))?;
@@ -192,6 +195,15 @@ fn accept_refusal(vcpu: &VcpuFd, refused: &kvm_msr_entry) -> Result<(), Snapshot
     Err(SnapshotError::Msr { index, value })
 }
 
+/// KVM calls every task segment busy, as hardware does once it is loaded. TCG keeps what the descriptor said before, and lets only an
+/// available one with an I/O bitmap allow a port: with a busy one, a program with `ioperm` would be killed by its next access.
+fn task_register_for(tcg: bool, mut sregs: kvm_sregs) -> kvm_sregs {
+    if tcg {
+        sregs.tr.type_ &= !BUSY;
+    }
+    sregs
+}
+
 /// A deadline that has passed reads as 0, while its interrupt may not have reached the APIC's registers: KVM keeps it elsewhere. So it
 /// passes once more; an interrupt of a timer that comes too often means nothing.
 fn fire_an_expired_deadline(msrs: &mut [kvm_msr_entry], lapic: &kvm_lapic_state) {
@@ -207,6 +219,14 @@ fn fire_an_expired_deadline(msrs: &mut [kvm_msr_entry], lapic: &kvm_lapic_state)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_segment_is_not_busy_where_that_would_close_its_ports() {
+        let mut sregs = kvm_sregs::default();
+        sregs.tr.type_ = 0xb;
+        assert_eq!(task_register_for(false, sregs).tr.type_, 0xb);
+        assert_eq!(task_register_for(true, sregs).tr.type_, 0x9);
+    }
 
     #[test]
     fn a_deadline_that_may_have_passed_unheard_passes_once_more() {

@@ -184,7 +184,7 @@ fn a_saved_device_goes_on_and_one_that_a_rule_has_stopped_is_not_saved() {
     driver.read(7, &[driver.range(0, 512)]);
     device.on_kick(0);
     let said = device.save().unwrap_err();
-    assert!(said.contains("queue 0 is stopped"), "{said}");
+    assert!(said.contains("a rule has stopped its queue 0"), "{said}");
 }
 
 #[test]
