@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kvm_ioctls::VmFd;
 use pincushion_devices::device::{Memory, SharedDevice, SharedQueue};
 use pincushion_devices::trace::Tracer;
-use pincushion_devices::transport::{DeviceShape, SavedMmio, SavedPci, StateError};
+use pincushion_devices::transport::{DeviceShape, SavedMmio, SavedPci, StateError, has_driver};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -42,7 +42,7 @@ impl SavedDevices {
     pub(crate) fn are_untouched(&self) -> bool {
         let by_mmio = self.mmio.iter().map(|saved| saved.core.status);
         let by_pci = self.pci.iter().map(|saved| saved.core.status);
-        by_mmio.chain(by_pci).all(|status| status == 0)
+        !by_mmio.chain(by_pci).any(has_driver)
     }
 }
 

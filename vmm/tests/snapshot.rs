@@ -59,13 +59,13 @@ fn saved(kernel: &Path, path: &Path) -> Option<()> {
     let (parts, heard) = parts();
     let machine = machine(kernel, parts)?;
     let (remote, agent) = (machine.remote(), machine.agent_sender());
-    let end = in_background(machine.start().unwrap());
-    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), "ready");
-    let len = remote.snapshot(path, "a note").unwrap();
-    assert_eq!(len, std::fs::metadata(path).unwrap().len());
+    let end = in_background(machine.start().expect("it starts"));
+    assert_eq!(heard.recv_timeout(LIMIT), Ok("ready".into()));
+    let len = remote.snapshot(path, "a note").expect("a file can be made");
+    assert_eq!(len, std::fs::metadata(path).expect("it is there").len());
     agent.send(b"x");
-    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), "rm", "it goes on");
-    assert_eq!(end.join().unwrap(), Exit::PowerOff);
+    assert_eq!(heard.recv_timeout(LIMIT), Ok("rm".into()), "it goes on");
+    assert_eq!(end.join().expect("no panic"), Exit::PowerOff);
     Some(())
 }
 

@@ -88,10 +88,10 @@ struct Room {
 fn room(plan: &str, id: &str, byte: u8) -> Room {
     let tracer = Arc::new(Tracer::new());
     let events = tracer.subscribe();
-    let plan = Plan::parse(plan, Path::new("plan.toml")).unwrap();
-    let context = Context::new(plan, tracer.clone()).unwrap();
+    let plan = Plan::parse(plan, Path::new("plan.toml")).expect("a good plan");
+    let context = Context::new(plan, tracer.clone()).expect("a good plan");
     let disk = Box::new(MemoryDisk::from_bytes(vec![byte; 1 << 20]));
-    let disk = BlkDevice::new(BlkConfig::new(id), disk, context.clone()).unwrap();
+    let disk = BlkDevice::new(BlkConfig::new(id), disk, context.clone()).expect("a good disk");
     let (lines, heard) = channel();
     let parts = Parts {
         devices: vec![Arc::new(Mutex::new(disk)) as SharedDevice],

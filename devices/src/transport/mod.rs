@@ -16,3 +16,4 @@ mod status;
 pub use mmio::MmioTransport;
 pub use registers::{QUEUE_NOTIFY, WINDOW_SIZE};
 pub use saved::{DeviceShape, SavedCore, SavedMmio, SavedPci, StateError};
+pub use status::has_driver;

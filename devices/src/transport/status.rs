@@ -20,6 +20,13 @@ pub(super) const FAILED: u8 = 128;
 /// What the driver sets, in this order.
 const STEPS: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
+/// Whether a guest with this status has chosen a driver for the device. One that has only acknowledged it knows its kind and its number of
+/// queues, and has looked at no feature and at nothing of its configuration (virtio 1.2, 3.1.1).
+#[must_use]
+pub fn has_driver(status: u8) -> bool {
+    status & !ACKNOWLEDGE != 0
+}
+
 /// The register itself. It is read and changed from any thread, without a lock.
 #[derive(Debug, Default)]
 pub(super) struct StatusRegister(AtomicU8);
@@ -104,6 +111,13 @@ pub(super) fn meaning(current: u8, value: u32) -> Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_has_only_acknowledged_a_device_has_no_driver_for_it() {
+        assert!(![0, ACKNOWLEDGE].into_iter().any(has_driver));
+        let others = [DRIVER, ACKNOWLEDGE | DRIVER, FAILED, NEEDS_RESET];
+        assert!(others.into_iter().all(has_driver));
+    }
 
     #[test]
     fn the_way_of_the_specification_is_free() {

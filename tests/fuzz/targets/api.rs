@@ -10,6 +10,7 @@
 //! Verifies: every answer is one that the OpenAPI document promises, with a body that fits its schema; a refusal has a reason and is
 //! never our fault (5xx); the guest is reset or ends only where the body says so; the socket counts the holds that the log has.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -75,6 +76,13 @@ impl Operate for Orders {
         }
         self.0.lock().expect("no panic").push(order);
         Ok(())
+    }
+
+    fn snapshot(&self, path: &Path) -> Result<u64, OrderError> {
+        if path.ends_with("full") {
+            return Err(OrderError::Failed("no space left".into()));
+        }
+        Ok(4096)
     }
 }
 

@@ -163,6 +163,7 @@ impl Play {
             features,
             queues,
             interrupt: self.interrupt.clone(),
+            resume: Vec::new(),
         };
         device.activate(activation).expect("rings in guest memory");
     }

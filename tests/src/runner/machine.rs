@@ -191,7 +191,7 @@ fn live_once(
         Some(Err(error)) => {
             let why = crate::words(&error);
             // A parent that cannot hear does not matter to the run.
-            let _ = tell(&format!("not restored, the guest boots: {why}"));
+            let _ = tell(format!("not restored, the guest boots: {why}"));
             (Machine::new(recipe.config.clone(), parts(recipe)?)?, None)
         }
         None => (Machine::new(recipe.config.clone(), parts(recipe)?)?, None),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use pincushion_abi::{Outcome, Report};
 use pincushion_devices::trace::event::{Event, EventKind, Operation, RequestId};
+use pincushion_devices::transport::has_driver;
 use pincushion_vmm::config::units::parse_size;
 
 use crate::scenario::model::{Await, Awaited};
@@ -26,9 +27,6 @@ pub(super) struct Witness {
     /// The last lines of the console, for messages.
     pub(super) last_console_line: String,
 }
-
-/// The status bit of a guest that knows how to drive the device (virtio 1.2, 2.1).
-const DRIVER: u8 = 1 << 1;
 
 /// An agent's first word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +104,7 @@ impl Witness {
             }
             EventKind::DeviceStatus { status, .. } => {
                 // A bus that is built in acknowledges its devices at boot, and reads nothing of what is on them.
-                self.driver_began |= *status & DRIVER != 0;
+                self.driver_began |= has_driver(*status);
                 return;
             }
             EventKind::AgentReport { text } => return self.hear(text),

@@ -19,6 +19,9 @@ use crate::lock::lock;
 /// calibrates its clock wrongly, or stumbles over code that it rewrote.
 const BOOT_ATTEMPTS: u32 = 3;
 
+/// How often a machine in which a command runs is asked whether it lives.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+
 /// What the console shows of a kernel that gave up.
 const PANIC: &str = "Kernel panic";
 
@@ -28,6 +31,9 @@ pub struct NestedMachine {
     session: Session,
     process: Mutex<Process>,
     hello: Hello,
+    /// How long it may leave a question unanswered while a command runs, and how often it is asked.
+    pub(super) silence_limit: Duration,
+    pub(super) asked_every: Duration,
 }
 
 impl NestedMachine {
@@ -110,6 +116,8 @@ impl NestedMachine {
                     session,
                     process: Mutex::new(process),
                     hello,
+                    silence_limit: transfer::SILENCE_LIMIT,
+                    asked_every: ASKED_EVERY,
                 })
             }
             Ok(hello) => Err(NestedError::Version {
@@ -234,7 +242,7 @@ impl NestedMachine {
             Trouble::Wire(why) => NestedError::Wire(why),
             Trouble::Silence(Silence::Deadline) => NestedError::NotAnswering {
                 doing: doing(),
-                limit: transfer::SILENCE_LIMIT,
+                limit: self.silence_limit,
             },
             Trouble::Silence(Silence::Gone(why)) => {
                 let mut process = lock(&self.process);

@@ -1,4 +1,4 @@
-//! One command in the machine: its output, its limit, its end.
+//! One command in the machine: its output, its limit, its end; and whether the machine lives that long.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::config::{Command, Ended};
 use super::error::NestedError;
 use super::machine::NestedMachine;
-use super::session::{Channel, Silence, unexpected};
+use super::session::{Channel, Silence, Trouble, unexpected};
 use super::transfer;
 
 /// How long a command may take to end when its limit was reached and it was asked to, before it is killed.
@@ -36,16 +36,21 @@ impl NestedMachine {
         };
         let mut clock = Limits::new(command.limit);
         let mut channel = self.open(&request, &doing)?;
+        let mut pulse = Pulse::new(self.asked_every);
         loop {
-            let frame = match channel.next(clock.deadline) {
+            let frame = match channel.next(Some(clock.sooner(pulse.next))) {
                 Ok(frame) => frame,
-                Err(Silence::Deadline) => match clock.next_signal() {
+                Err(Silence::Deadline) if clock.is_reached() => match clock.next_signal() {
                     Some(signal) => {
                         self.check(channel.signal(signal.as_raw()), &doing)?;
                         continue;
                     }
                     None => return Err(self.explain(Silence::Deadline.into(), &doing)),
                 },
+                Err(Silence::Deadline) => {
+                    pulse.feel(self, &doing)?;
+                    continue;
+                }
                 Err(gone) => return Err(self.explain(gone.into(), &doing)),
             };
             match frame.kind {
@@ -94,6 +99,47 @@ impl NestedMachine {
     }
 }
 
+/// Whether the machine itself is alive, which a command that says nothing does not tell. Its emulated CPU can be caught in interrupts
+/// until nothing else runs; then no limit inside of it is of use.
+struct Pulse {
+    /// When to look next.
+    next: Instant,
+    asked: Option<(Channel, Instant)>,
+}
+
+impl Pulse {
+    fn new(every: Duration) -> Self {
+        Self {
+            next: Instant::now() + every,
+            asked: None,
+        }
+    }
+
+    /// Takes the answer to the last question, and asks again.
+    fn feel(
+        &mut self,
+        machine: &NestedMachine,
+        doing: &dyn Fn() -> String,
+    ) -> Result<(), NestedError> {
+        let now = Instant::now();
+        self.next = now + machine.asked_every;
+        if let Some((channel, since)) = &mut self.asked {
+            match channel.reply(now) {
+                Ok(_) => self.asked = None,
+                Err(Trouble::Silence(Silence::Deadline))
+                    if since.elapsed() < machine.silence_limit =>
+                {
+                    return Ok(());
+                }
+                Err(trouble) => return Err(machine.explain(trouble, doing)),
+            }
+        }
+        let channel = machine.open(&Request::Ping, doing)?;
+        self.asked = Some((channel, now));
+        Ok(())
+    }
+}
+
 /// The steps that end a command: its limit, then some time to end by itself, then the kill.
 struct Limits {
     deadline: Option<Instant>,
@@ -112,6 +158,15 @@ impl Limits {
             .into_iter(),
             is_over: false,
         }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn sooner(&self, other: Instant) -> Instant {
+        self.deadline.map_or(other, |deadline| deadline.min(other))
     }
 
     /// The next signal to send now that the deadline is over; `None` if nothing helped.

@@ -351,6 +351,26 @@ fn a_machine_that_ends_during_a_command_is_told() {
 }
 
 #[test]
+fn a_machine_that_is_alive_is_asked_again_and_again_and_one_that_is_silent_is_given_up() {
+    let mut machine = machine();
+    machine.asked_every = Duration::from_millis(1);
+    assert_eq!(run(&machine, &shell("sleep 0.1")).0, Ended::Exited(0));
+
+    let (end, until_the_end) = mpsc::channel::<()>();
+    let mut silent = strange_machine(hello_bytes(&hello()), move |stream| {
+        let _ = until_the_end.recv();
+        drop(stream);
+    })
+    .unwrap();
+    silent.asked_every = Duration::from_millis(1);
+    silent.silence_limit = Duration::from_millis(20);
+    let error = silent.run(&shell("true"), &mut io::sink(), &mut io::sink());
+    let error = error.unwrap_err();
+    assert!(matches!(error, NestedError::NotAnswering { .. }), "{error}");
+    drop(end);
+}
+
+#[test]
 fn a_machine_that_never_says_hello_meets_the_boot_limit() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let error = NestedMachine::greet(ours, stand_in(), Duration::from_millis(50))

@@ -65,6 +65,8 @@ pub enum Request {
         /// Absolute path.
         path: PathBuf,
     },
+    /// Say [`Reply::Done`]: a machine that is well does so at once, whatever else runs in it.
+    Ping,
     /// Switch the machine off. Nothing answers.
     PowerOff,
 }

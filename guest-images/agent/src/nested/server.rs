@@ -142,6 +142,7 @@ impl Server {
                 let reply = reply_of(removed, &format!("remove {}", path.display()));
                 self.outbox.reply(channel, &reply)?;
             }
+            Request::Ping => self.outbox.reply(channel, &Reply::Done)?,
             Request::PowerOff => return Ok(false),
         }
         Ok(true)
