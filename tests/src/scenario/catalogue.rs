@@ -29,7 +29,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-wait-while-held"
     "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
-    "clone-while-held"
+    "clone-while-held" "freeze-while-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
