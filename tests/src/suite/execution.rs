@@ -54,6 +54,14 @@ pub struct Suite {
     pub fresh: bool,
 }
 
+/// One try of a run.
+struct Attempt<'a> {
+    /// Name of its directory.
+    id: &'a str,
+    /// The guest boots, also where there is a snapshot.
+    fresh: bool,
+}
+
 impl Suite {
     /// A suite whose runs go to `dir`.
     #[must_use]
@@ -170,9 +178,9 @@ impl Suite {
         may_not_boot: bool,
         progress: &dyn Progress,
     ) -> Option<(PathBuf, Judgement)> {
-        let id = run_id(item);
+        let (id, fresh) = (run_id(item), self.fresh);
         let path = self.dir.join(&id);
-        let judgement = self.produce(item, &id, &path, (info, self.fresh), progress)?;
+        let judgement = self.produce(item, &Attempt { id: &id, fresh }, info, progress)?;
         let in_vain = judgement.verdict == Verdict::SetupError && boots(&judgement) > 0;
         if may_not_boot || !in_vain || !matches!(self.place, Place::Nested(_)) {
             return Some((path, judgement));
@@ -182,22 +190,24 @@ impl Suite {
             judgement.reason,
             path.display()
         ));
-        let id = format!("{id}-again");
-        let path = self.dir.join(&id);
-        // Whatever was wrong with it is not to be wrong again.
-        let judgement = self.produce(item, &id, &path, (info, true), progress)?;
-        Some((path, judgement))
+        let again = Attempt {
+            id: &format!("{id}-again"),
+            // Whatever was wrong with a snapshot is not to be wrong again.
+            fresh: true,
+        };
+        let judgement = self.produce(item, &again, info, progress)?;
+        Some((self.dir.join(again.id), judgement))
     }
 
     /// The run itself: evidence first, then the judgement from it. `None`: stopped.
     fn produce(
         &self,
         item: &Item,
-        id: &str,
-        path: &Path,
-        (info, fresh): (&mut RunInfo, bool),
+        attempt: &Attempt<'_>,
+        info: &mut RunInfo,
         progress: &dyn Progress,
     ) -> Option<Judgement> {
+        let path = &self.dir.join(attempt.id);
         let note = |text: &str| progress.note(text);
         let image = match self.images.get(&item.kernel, &self.programs, &note) {
             Ok(image) => image,
@@ -221,14 +231,14 @@ impl Suite {
         };
         let snapshots = self.dir.join("snapshots");
         let order = ChildOrder {
-            id,
+            id: attempt.id,
             run_dir: path,
             kernel,
             initrd: &image.initrd,
             limit: Duration::from_secs(item.scenario.vm.limit_s) + GRACE,
             programs: &item.scenario.host_programs(),
             keep: self.keep,
-            snapshots: (!fresh).then_some(snapshots.as_path()),
+            snapshots: (!attempt.fresh).then_some(snapshots.as_path()),
             stop: &self.stop,
         };
         let mut log = std::fs::File::create(dir.file("child.log")).ok();
