@@ -24,6 +24,9 @@ use crate::timeline::{DiskName, Fact, Request, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
 
 const NAME: &str = "guest-splat";
+/// Counted where a CPU showed flags that no CPU has. The memory that they were printed from was overwritten, or the CPU is emulated, and
+/// the emulator lost them: who knows where the guest ran can tell.
+pub(crate) const IMPOSSIBLE_FLAGS: &str = "guest-splat.impossible-flags";
 /// Lines after an opening in which its `RIP:` line must come.
 const REACH: usize = 40;
 
@@ -35,6 +38,8 @@ pub(super) struct GuestSplat {
     gone: BTreeSet<String>,
     /// Whose disk the guest calls `vda`, as far as a fact has told since that disk was last taken into use.
     names: BTreeMap<String, String>,
+    /// A CPU of the guest showed flags that no CPU has.
+    impossible_flags: bool,
 }
 
 struct Splat {
@@ -93,6 +98,9 @@ impl Oracle for GuestSplat {
     }
 
     fn say(&self, timeline: &Timeline, opinion: &mut Opinion) {
+        if self.impossible_flags {
+            opinion.count(IMPOSSIBLE_FLAGS, 1);
+        }
         let mut findings: Vec<Finding> = Vec::new();
         for splat in &self.splats {
             let asked = splat.opening.kind == Kind::Panic && timeline.stop_was_asked("panic");
@@ -120,6 +128,7 @@ impl Oracle for GuestSplat {
 
 impl GuestSplat {
     fn line(&mut self, line: &str, seq: u64, timeline: &Timeline) {
+        self.impossible_flags |= splat::has_impossible_flags(line);
         let opening = splat::opening(line);
         if let Some(last) = self.splats.last_mut() {
             last.age += 1;

@@ -24,4 +24,5 @@ mod write_while_frozen;
 mod writeback_of_held_page;
 
 pub use bench::{Bench, Opinion, Oracle, all};
+pub(crate) use guest_splat::IMPOSSIBLE_FLAGS;
 pub use judge::{JudgeError, judge, judge_events, judge_log};

@@ -62,6 +62,18 @@ pub(super) fn rip(line: &str) -> Option<&str> {
     symbol(function)
 }
 
+/// Whether a line of registers (`RSP: 0018:ffffc90000557ab8 EFLAGS: 1fd68646`) shows flags that no CPU has: of bits 3, 5, 15 and 22 to 31,
+/// which are always clear, one is set, or bit 1, which is always set, is clear (Intel SDM volume 1, 3.4.3).
+pub(super) fn has_impossible_flags(line: &str) -> bool {
+    const CLEAR: u32 = 1 << 3 | 1 << 5 | 1 << 15 | !((1 << 22) - 1);
+    const SET: u32 = 1 << 1;
+    let flags = line
+        .split_once("EFLAGS: ")
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    flags.is_some_and(|flags| flags & CLEAR != 0 || flags & SET == 0)
+}
+
 /// `name` of `name+0x1/0x2` or `name+0x1/0x2 [module]`; a bare address is none.
 fn symbol(text: &str) -> Option<&str> {
     let name = text.split(['+', ' ', ',']).next()?.trim_end_matches('.');
@@ -410,6 +422,20 @@ mod tests {
         ] {
             assert_eq!(disk(line), name, "{line}");
         }
+    }
+
+    #[test]
+    fn flags_that_no_cpu_has_are_seen() {
+        let line = |flags| format!("[   21.2] RSP: 0018:ffffc90000557ab8 EFLAGS: {flags}");
+        for impossible in ["1fd68646", "00000244", "0000824e"] {
+            assert!(has_impossible_flags(&line(impossible)), "{impossible}");
+        }
+        for possible in ["00000246", "00010246", "00200a93", "00000002", ""] {
+            assert!(!has_impossible_flags(&line(possible)), "{possible}");
+        }
+        assert!(!has_impossible_flags(
+            "RIP: 0010:alloc_pages_bulk_noprof+0x0/0x630"
+        ));
     }
 
     #[test]

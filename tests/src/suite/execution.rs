@@ -13,7 +13,7 @@ use super::programs::Programs;
 use super::selection::Item;
 use super::stop::Stop;
 use super::storage::unix_seconds;
-use crate::oracle::judge;
+use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
 use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::runner::look_and_tell;
@@ -168,9 +168,9 @@ impl Suite {
         Some(summary)
     }
 
-    /// The run, and once more in the nested machine if the guest did not boot: its emulation now and then loses a guest before
-    /// that has said a word, most often on a busy host. That is a setup error, never a finding, and nothing is hidden: the first try
-    /// keeps its directory and is told. A guest whose agent has spoken is never tried again. `None`: stopped.
+    /// The run, and once more in the nested machine if its emulation may have failed: the guest never said a word, which happens most often
+    /// on a busy host, or one of its CPUs showed flags that no CPU has. Nothing is hidden: the first try keeps its directory and is told,
+    /// and the second one counts, whatever comes of it. Any other guest whose agent has spoken is never tried again. `None`: stopped.
     fn produce_patiently(
         &self,
         item: &Item,
@@ -181,12 +181,12 @@ impl Suite {
         let (id, fresh) = (run_id(item), self.fresh);
         let path = self.dir.join(&id);
         let judgement = self.produce(item, &Attempt { id: &id, fresh }, info, progress)?;
-        let in_vain = judgement.verdict == Verdict::SetupError && boots(&judgement) > 0;
-        if may_not_boot || !in_vain || !matches!(self.place, Place::Nested(_)) {
-            return Some((path, judgement));
-        }
+        let why = match emulation_failed(&judgement, may_not_boot) {
+            Some(why) if matches!(self.place, Place::Nested(_)) => why,
+            _ => return Some((path, judgement)),
+        };
         progress.note(&format!(
-            "{id}: {}; trying once more, the first try is in {}",
+            "{id}: {why}{}; trying once more, the first try is in {}",
             judgement.reason,
             path.display()
         ));
@@ -274,9 +274,17 @@ impl Drop for Suite {
     }
 }
 
-/// How often the guest was started.
-fn boots(judgement: &Judgement) -> u64 {
-    judgement.counts.get("boots").copied().unwrap_or_default()
+/// Why the nested machine's emulation, and not the guest, may be what this judgement is about; words for before its reason.
+fn emulation_failed(judgement: &Judgement, may_not_boot: bool) -> Option<&'static str> {
+    if count(judgement, IMPOSSIBLE_FLAGS) > 0 {
+        return Some("a CPU showed flags that no CPU has, its emulation failed: ");
+    }
+    let was_silent = judgement.verdict == Verdict::SetupError && count(judgement, "boots") > 0;
+    (was_silent && !may_not_boot).then_some("")
+}
+
+fn count(judgement: &Judgement, what: &str) -> u64 {
+    judgement.counts.get(what).copied().unwrap_or_default()
 }
 
 fn describe(info: &mut RunInfo, image: &GuestImage) {
@@ -381,6 +389,25 @@ mod tests {
             run_id(&item("./my kernel/vmlinux", 3)),
             format!("{name}@my-kernel-vmlinux-3")
         );
+    }
+
+    #[test]
+    fn only_a_silent_guest_and_one_with_impossible_flags_are_tried_again() {
+        let judgement = |verdict, what: &str| Judgement {
+            verdict,
+            counts: [(what.to_owned(), 1)].into(),
+            ..setup_error(String::new())
+        };
+        let silent = judgement(Verdict::SetupError, "boots");
+        assert!(emulation_failed(&silent, false).is_some());
+        assert_eq!(emulation_failed(&silent, true), None, "it was to be so");
+        let impossible = judgement(Verdict::GuestPanic, IMPOSSIBLE_FLAGS);
+        assert!(emulation_failed(&impossible, true).is_some());
+        for verdict in [Verdict::GuestPanic, Verdict::Hang, Verdict::Finding] {
+            assert_eq!(emulation_failed(&judgement(verdict, "boots"), false), None);
+        }
+        let no_kernel = judgement(Verdict::SetupError, "facts.malformed");
+        assert_eq!(emulation_failed(&no_kernel, false), None);
     }
 
     #[test]
