@@ -6,6 +6,9 @@
 //! blame, else the guest, which said that bytes were durable and had not asked for the flush, or not in time. In a writer's own race (a store
 //! during the fsync) nothing is promised, so nothing is blamed.
 //!
+//! A damaged file system in a region of persistent memory is a possible finding only, and so is what is missing from it: a region has cache lines
+//! and no sectors, and a file system that was made for sectors (ext4's superblock) does not promise to survive that every store is torn.
+//!
 //! Does not verify images that nobody looked at: silence says that some were well, and `images` counts them. Does not judge disks of which a rule
 //! of the plan damaged bytes or answers before the cut; these are counted.
 
@@ -103,6 +106,20 @@ fn blamed(promise: Promise, image: &CrashImage) -> String {
     }
 }
 
+/// How sure that is.
+fn certainty(timeline: &Timeline, image: &CrashImage) -> Certainty {
+    let is_region = timeline
+        .devices
+        .get(&image.device)
+        .is_some_and(|device| device.region.is_some());
+    let by_guest = culprit(timeline, image) != Promise::Machine;
+    if is_region && by_guest && !image.clean {
+        Certainty::Possible
+    } else {
+        Certainty::Certain
+    }
+}
+
 /// The command that makes the image.
 fn recipe(image: &CrashImage) -> String {
     format!(
@@ -122,7 +139,7 @@ fn damage(timeline: &Timeline, image: &CrashImage, told: Stamp) -> Option<Findin
         oracle: NAME.to_owned(),
         title: "a power cut leaves a damaged file system".to_owned(),
         promise,
-        certainty: Certainty::Certain,
+        certainty: certainty(timeline, image),
         text: format!(
             "Image {} (seed {}) of disk {} after event {}: the checker says: {}.{}{}",
             image.image,
@@ -154,7 +171,7 @@ fn missing(
         oracle: NAME.to_owned(),
         title: "bytes that were made durable are gone after a power cut".to_owned(),
         promise: culprit,
-        certainty: Certainty::Certain,
+        certainty: certainty(timeline, image),
         text: format!(
             "Step {} ({}) wrote {} bytes at {} of {}{}, step {} ({}) made them durable and had ended at event {}. \
              The power goes after event {}: image {} (seed {}) does not hold them ({}).{}{}",
@@ -309,6 +326,23 @@ mod tests {
         let finding = finding(&script);
         assert_eq!(finding.title, "a power cut leaves a damaged file system");
         assert!(finding.text.contains("Inode 12 is wrong"));
+    }
+
+    #[test]
+    fn a_file_system_that_a_region_tears_is_no_certain_finding_and_missing_bytes_are() {
+        let in_a_region = |clean, lost, undone| {
+            let (mut script, ended) = fsynced();
+            image(&mut script, ended, clean, lost, undone);
+            let mut timeline = script.timeline();
+            let disk = timeline.devices.get_mut("a").expect("it is there");
+            disk.region = Some(frame(64));
+            let mut opinion = Opinion::default();
+            LostAfterPowerCut.say(&timeline, &mut opinion);
+            opinion.findings[0].certainty
+        };
+        assert_eq!(in_a_region(false, false, 0), Certainty::Possible);
+        assert_eq!(in_a_region(true, true, 0), Certainty::Certain);
+        assert_eq!(in_a_region(false, false, 1), Certainty::Certain, "it lied");
     }
 
     #[test]

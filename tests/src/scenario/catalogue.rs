@@ -35,7 +35,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
     "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
     "selftest-net-freed-while-held" "console-pci" "mmio-devices"
-    "power-cut-ext4" "selftest-power-cut-lying-flush"
+    "power-cut-ext4" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
 );
 
 /// Parts by name.
@@ -44,7 +44,7 @@ const PARTS: &[(&str, &str)] = files!("parts/":
     "file-page" "dax-mount-ext4" "dax-mount-xfs" "dax-full-ext4" "dax-full-xfs" "dax-page"
     "dax-dma" "dax-not-free-ext4" "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4"
     "dax-clone-xfs" "dax-end-ext4" "dax-end-xfs"
-    "power-cut-load"
+    "power-cut-load" "power-cut-stores"
 );
 
 /// The text of a part.
