@@ -93,7 +93,7 @@ pub(super) fn judge(args: &JudgeArgs) -> Result<u8, Failure> {
     let (Ok(info), Ok(scenario)) = (dir.info(), dir.scenario()) else {
         return Ok(exit_code::OK);
     };
-    match compare_on(&scenario.expect, &info.kernel, &judgement) {
+    match compare_on(&scenario, &info.kernel, &judgement) {
         Comparison::Surprise(what) => {
             complain(format_args!("not as expected: {what}"));
             Ok(exit_code::SURPRISE)

@@ -239,7 +239,25 @@ pub fn card_text(card: &Card) -> String {
     if is_marked {
         text += "! not as expected\n";
     }
-    text
+    text + &lacking(card)
+}
+
+/// What kernels lack, a line for each scenario and kernel.
+fn lacking(card: &Card) -> String {
+    let mut lines = Vec::new();
+    for row in card.groups.iter().flat_map(|group| &group.rows) {
+        for (kernel, cell) in card.kernels.iter().zip(&row.cells) {
+            if let Some(cell) = cell
+                && cell.state == CellState::NotApplicable
+            {
+                lines.push(format!("n/a: {} on {kernel} {}\n", row.scenario, cell.why));
+            }
+        }
+    }
+    // A scenario may be in several groups.
+    lines.sort();
+    lines.dedup();
+    lines.concat()
 }
 
 /// Room for `inconclusive 20/20 !`, and for the name of a kernel.
@@ -279,6 +297,22 @@ mod tests {
             },
             ..example(verdict, as_expected)
         }
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_said_and_is_never_red() {
+        let mut lacks = run("a", "host", Verdict::NotApplicable, true);
+        lacks.judgement.reason = "needs CONFIG_XFS_FS".into();
+        lacks.judgement.findings.clear();
+        let card = Card::of(&[lacks, run("b", "host", Verdict::Pass, true)]);
+        let cell = card.groups[0].rows[0].cells[0].as_ref().unwrap();
+        assert_eq!(cell.state, CellState::NotApplicable);
+        let text = card_text(&card);
+        assert!(
+            text.contains("n/a: a on host needs CONFIG_XFS_FS\n"),
+            "{text}"
+        );
+        assert!(!text.contains("b on host"), "{text}");
     }
 
     #[test]

@@ -125,6 +125,30 @@ impl Stage<'_> {
         self.find_pmem()
     }
 
+    /// A file system that the kernel does not know once its module was loaded: the scenario is not applicable.
+    fn refuse_unknown(&mut self, file_systems: &[&str]) -> Result<(), Trouble> {
+        if file_systems.is_empty() {
+            return Ok(());
+        }
+        let path = "/proc/filesystems";
+        let act = Act::ReadFile { path: path.into() };
+        let sent = self.send(act, None, format!("read {path}"), None, None)?;
+        let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else {
+            return Ok(());
+        };
+        let Some(pincushion_abi::Value::Text(known)) = found.get("text") else {
+            return Ok(());
+        };
+        let is_known = |name: &str| known.split_whitespace().any(|word| word == name);
+        match file_systems.iter().find(|name| !is_known(name)) {
+            Some(name) => Err(Trouble::NotApplicable {
+                step: sent.id,
+                needs: format!("CONFIG_{}_FS", name.to_uppercase()),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Loads what file systems and regions need, and finds the regions.
     fn find_pmem(&mut self) -> Result<(), Trouble> {
         let scenario = self.scenario;
@@ -133,6 +157,7 @@ impl Stage<'_> {
         let mut modules: Vec<_> = contents.filter_map(Content::file_system).collect();
         modules.sort_unstable();
         modules.dedup();
+        let file_systems = modules.clone();
         if !scenario.pmems.is_empty() {
             modules.extend(["virtio_pmem", "nd_pmem"]);
         }
@@ -141,6 +166,7 @@ impl Stage<'_> {
             let sent = self.send(act, None, format!("load {name}"), None, None)?;
             self.answer(&sent, STEP_LIMIT)?;
         }
+        self.refuse_unknown(&file_systems)?;
         for (pmem, start) in scenario.pmems.iter().zip(self.pmem_starts.clone()) {
             let act = Act::FindPmem {
                 start,
@@ -148,7 +174,10 @@ impl Stage<'_> {
             };
             let sent = self.send(act, None, format!("find pmem {}", pmem.id), None, None)?;
             let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else {
-                continue;
+                return Err(Trouble::NotApplicable {
+                    step: sent.id,
+                    needs: "CONFIG_VIRTIO_PMEM and CONFIG_BLK_DEV_PMEM".into(),
+                });
             };
             for (kind, key) in [("pmem", "path"), ("bus", "bus")] {
                 if let Some(pincushion_abi::Value::Text(text)) = found.get(key) {

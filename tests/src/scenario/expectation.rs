@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::model::Scenario;
 use crate::verdict::{Certainty, Expectation, Judgement, Verdict};
 
 /// The comparison of a run with its expectation.
@@ -21,34 +22,33 @@ pub fn expected_for<'a>(
     expect: &'a BTreeMap<String, Expectation>,
     kernel: &str,
 ) -> Option<&'a Expectation> {
-    let fits = |key: &str| {
-        kernel
-            .strip_prefix(key)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
-    };
     expect
         .iter()
-        .filter(|(key, _)| fits(key))
+        .filter(|(key, _)| is_meant(key, kernel))
         .max_by_key(|(key, _)| key.len())
         .map(|(_, expectation)| expectation)
         .or_else(|| expect.get("default"))
 }
 
-/// Compares what was seen on a kernel with what the scenario expects of it. A kernel of which the scenario says nothing by name may lack
-/// what the scenario is about; one that it names may not, or a probe that has broken would go unseen.
+/// Whether a kernel's name in a scenario means this kernel.
+fn is_meant(name: &str, kernel: &str) -> bool {
+    kernel
+        .strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+}
+
+/// Compares what was seen on a kernel with what the scenario expects of it. A kernel that the scenario does not name, neither by `kernels`
+/// nor by `expect`, may lack what the scenario is about; one that it names may not, or a probe that has broken would go unseen.
 #[must_use]
-pub fn compare_on(
-    expect: &BTreeMap<String, Expectation>,
-    kernel: &str,
-    seen: &Judgement,
-) -> Comparison {
-    let expected = expected_for(expect, kernel);
-    let is_by_name = expected != expect.get("default");
-    match expected {
-        _ if seen.verdict == Verdict::NotApplicable && !is_by_name => Comparison::AsExpected,
-        Some(expected) => compare(expected, seen),
-        None => Comparison::Surprise("the scenario expects nothing of this kernel".into()),
+pub fn compare_on(scenario: &Scenario, kernel: &str, seen: &Judgement) -> Comparison {
+    let Some(expected) = expected_for(&scenario.expect, kernel) else {
+        return Comparison::Surprise("the scenario expects nothing of this kernel".into());
+    };
+    let mut named = scenario.kernels.iter().chain(scenario.expect.keys());
+    if seen.verdict == Verdict::NotApplicable && !named.any(|name| is_meant(name, kernel)) {
+        return Comparison::AsExpected;
     }
+    compare(expected, seen)
 }
 
 /// Compares what was seen with what was expected.
@@ -165,18 +165,21 @@ mod tests {
 
     #[test]
     fn only_a_kernel_that_is_named_must_have_what_is_needed() {
-        let all = BTreeMap::from([
-            ("default".to_owned(), expected(Verdict::Pass, &[])),
-            ("debian:6.12".to_owned(), expected(Verdict::Finding, &["x"])),
-        ]);
+        let text = "name = 'x'\nsummary = 'y'\nkernels = ['debian:6.1']\nexpect.default = { verdict = 'pass' }\n\
+            expect.'debian:6.12' = { verdict = 'finding', oracles = ['x'] }\nexpect.'debian:5.10' = { verdict = 'not-applicable' }\n";
+        let scenario = crate::scenario::parse(text, std::path::Path::new("x.toml")).unwrap();
         let lacks = seen(Verdict::NotApplicable, &[]);
-        assert_eq!(compare_on(&all, "host", &lacks), Comparison::AsExpected);
-        assert!(matches!(
-            compare_on(&all, "debian:6.12", &lacks),
-            Comparison::Surprise(_)
-        ));
+        let on = |kernel| compare_on(&scenario, kernel, &lacks);
+        assert_eq!(on("host"), Comparison::AsExpected);
+        assert_eq!(on("debian:5.10.200"), Comparison::AsExpected);
+        for named in ["debian:6.12", "debian:6.1.192"] {
+            assert!(matches!(on(named), Comparison::Surprise(_)), "{named}");
+        }
         let passed = seen(Verdict::Pass, &[]);
-        assert_eq!(compare_on(&all, "host", &passed), Comparison::AsExpected);
+        assert_eq!(
+            compare_on(&scenario, "host", &passed),
+            Comparison::AsExpected
+        );
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Suite {
         });
         let may_not_boot = expectation.verdict == Verdict::SetupError;
         let (path, judgement) = self.produce_patiently(item, &mut info, may_not_boot, progress)?;
-        let comparison = compare_on(&item.scenario.expect, &item.kernel, &judgement);
+        let comparison = compare_on(&item.scenario, &item.kernel, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
             summary: item.scenario.summary.clone(),
