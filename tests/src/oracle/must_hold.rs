@@ -45,8 +45,8 @@ impl Oracle for MustHold {
             });
             match seen {
                 None => opinion.count("must-hold.void", 1),
-                Some((_, _, _, found)) if is_wanted(&found, &looked.wanted) => {
-                    opinion.count("must-hold.held", 1);
+                Some((declared, _, _, found)) if is_wanted(&found, &looked.wanted) => {
+                    opinion.count(&format!("must-hold.held-{:?}", declared.promise), 1);
                 }
                 Some((declared, since, look, found)) => {
                     findings.push(finding(declared, looked, (since, look), &found, *at));
@@ -211,7 +211,7 @@ mod tests {
         look(&mut script);
         let opinion = ask(MustHold, &script);
         assert!(opinion.findings.is_empty());
-        assert_eq!(opinion.counts["must-hold.held"], 1);
+        assert_eq!(opinion.counts["must-hold.held-O1"], 1);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         }
         let opinion = ask(MustHold, &script);
         assert_eq!(opinion.findings.len(), 1);
-        assert_eq!(opinion.counts["must-hold.held"], 1);
+        assert_eq!(opinion.counts["must-hold.held-O1"], 1);
     }
 
     #[test]

@@ -80,16 +80,22 @@ impl RunSummary {
             return PromiseState::Broken;
         }
         let count = |name: &str| self.judgement.counts.get(name).copied().unwrap_or(0);
+        let has_held = |promise: Promise| count(&format!("must-hold.held-{promise:?}")) > 0;
         let tested = match promise {
             Promise::O1 => {
                 count("writeback-of-held-page.dma-into-file-page") > 0
                     && count("writeback-of-held-page.write-back") > 0
+                    || count("write-while-frozen.silent") > 0
+                    || has_held(promise)
             }
             Promise::O2 => {
-                count("lost-dma-data.kept") > 0 || count("lost-after-power-cut.promises") > 0
+                count("lost-dma-data.kept") > 0
+                    || count("lost-after-power-cut.promises") > 0
+                    || has_held(promise)
             }
             Promise::O3 => count("dax-block-reused-while-held.looked-twice") > 0,
-            Promise::Freed | Promise::Machine => false,
+            Promise::Freed => has_held(promise),
+            Promise::Machine => false,
         };
         let judged = matches!(self.judgement.verdict, Verdict::Pass | Verdict::Finding);
         if tested && judged {
