@@ -137,7 +137,7 @@ fn expand(
                 problem,
             });
         }
-        let (part_path, text) = read_part(name, path)?;
+        let (part_path, text) = read_part(name, path, depth > 0)?;
         let settings = settings.within(&step.set);
         let text = settings.fill(&text, &part_path)?;
         let part: Part = from_toml(&text, &part_path)?;
@@ -146,12 +146,16 @@ fn expand(
     Ok(all)
 }
 
-fn read_part(name: &str, path: &Path) -> Result<(PathBuf, String), LoadError> {
-    let beside = path
-        .parent()
-        .unwrap_or(Path::new("."))
-        .join("parts")
-        .join(format!("{name}.toml"));
+/// `path` is who includes it, a scenario or another part.
+fn read_part(name: &str, path: &Path, is_part: bool) -> Result<(PathBuf, String), LoadError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // A part lies in the folder itself.
+    let beside = if is_part {
+        folder.to_owned()
+    } else {
+        folder.join("parts")
+    };
+    let beside = beside.join(format!("{name}.toml"));
     if beside.is_file() {
         let text = std::fs::read_to_string(&beside).map_err(|source| LoadError::Read {
             path: beside.clone(),
@@ -323,6 +327,19 @@ mod tests {
             .map(|step| step.gate.as_deref())
             .collect();
         assert_eq!(gates, [None, Some("two"), Some("three")]);
+    }
+
+    #[test]
+    fn a_part_may_include_a_part_that_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("parts")).unwrap();
+        for (name, step) in [("outer", "include = 'inner'"), ("inner", "gate = 'deep'")] {
+            let part = format!("summary = 's'\n[[step]]\n{step}\n");
+            std::fs::write(dir.path().join(format!("parts/{name}.toml")), part).unwrap();
+        }
+        let text = format!("{HEAD}[[step]]\ninclude = 'outer'\n");
+        let scenario = parse(&text, &dir.path().join("x.toml")).unwrap();
+        assert_eq!(scenario.steps[0].gate.as_deref(), Some("deep"));
     }
 
     #[test]
