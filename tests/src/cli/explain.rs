@@ -48,7 +48,7 @@ fn schema() -> String {
 
 /// A plan and what else its file says.
 #[derive(Debug, Default)]
-struct Source {
+pub(super) struct Source {
     plan: Plan,
     /// Of a scenario: the gates that its steps open.
     opened: Option<Vec<String>>,
@@ -57,7 +57,7 @@ struct Source {
 }
 
 impl Source {
-    fn explain(&self) -> String {
+    pub(super) fn explain(&self) -> String {
         let mut text = self.plan.explain(|gate| match &self.opened {
             None => Outside::Unknown,
             Some(opened) if opened.iter().any(|other| other == gate) => Outside::Opens,
@@ -117,7 +117,7 @@ fn of_only(scenarios: &[Scenario]) -> Result<Source, Failure> {
     }
 }
 
-fn of_scenario(scenario: &Scenario) -> Result<Source, Failure> {
+pub(super) fn of_scenario(scenario: &Scenario) -> Result<Source, Failure> {
     let mut unknown = Vec::new();
     let mut rules = Vec::new();
     for rule in &scenario.rules {

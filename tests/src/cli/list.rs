@@ -1,4 +1,4 @@
-//! `list`, `show` and `check`: what scenarios say, without running any.
+//! `list` and `check`: what scenarios say, without running any.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,6 @@ use pincushion_vmm::exit_code;
 use pincushion_vmm::program::complain;
 
 use super::Failure;
-use crate::scenario::catalogue;
 use crate::suite::{Selection, read_file, select};
 use crate::verdict::Expectation;
 
@@ -38,6 +37,8 @@ pub(super) fn list(args: &ListArgs) -> Result<u8, Failure> {
                 "summary": scenario.summary,
                 "tags": scenario.tags,
                 "promises": scenario.promises,
+                "aims-at": scenario.aims_at,
+                "why": scenario.why,
                 "kernels": scenario.kernels,
                 "expect": scenario.expect,
             });
@@ -57,28 +58,13 @@ pub(super) fn list(args: &ListArgs) -> Result<u8, Failure> {
 }
 
 /// An expectation in a few words.
-fn describe(expectation: &Expectation) -> String {
+pub(super) fn describe(expectation: &Expectation) -> String {
     let verdict = crate::scenario::verdict_word(expectation.verdict);
     if expectation.oracles.is_empty() {
         verdict
     } else {
         format!("{verdict} of {}", expectation.oracles.join(", "))
     }
-}
-
-pub(super) fn show(name: &str) -> Result<u8, Failure> {
-    let Some(text) = catalogue::text(name) else {
-        // The selection knows how to say it, with the nearest name.
-        let selection = Selection {
-            names: vec![name.to_owned()],
-            ..Selection::default()
-        };
-        return select(&selection)
-            .map(|_| exit_code::OK)
-            .map_err(Failure::usage);
-    };
-    print!("{text}");
-    Ok(exit_code::OK)
 }
 
 pub(super) fn check(files: &[PathBuf]) -> Result<u8, Failure> {

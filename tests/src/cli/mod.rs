@@ -11,6 +11,7 @@ mod replay;
 mod reports;
 mod rest;
 mod run;
+mod show;
 mod stop;
 
 use std::path::PathBuf;
@@ -42,11 +43,8 @@ struct Args {
 enum Command {
     /// Say which scenarios there are, what each does and what is expected of it
     List(list::ListArgs),
-    /// Print a scenario's file
-    Show {
-        /// Its name
-        name: String,
-    },
+    /// Say in words what a scenario does, what judges it, and what is expected where and why; or print its file
+    Show(show::ShowArgs),
     /// Check a scenario file without running it
     Check {
         /// The files
@@ -90,7 +88,7 @@ impl Command {
     fn without_reader(&self) -> WithoutReader {
         match self {
             Self::List(_)
-            | Self::Show { .. }
+            | Self::Show(_)
             | Self::Check { .. }
             | Self::Explain(_)
             | Self::Judge(_)
@@ -108,7 +106,7 @@ pub fn main() -> ExitCode {
     program::begin(args.command.without_reader());
     let result = match args.command {
         Command::List(args) => list::list(&args),
-        Command::Show { name } => list::show(&name),
+        Command::Show(args) => show::show(&args),
         Command::Check { files } => list::check(&files),
         Command::Explain(args) => explain::explain(&args),
         Command::Run(args) => run::run(&args),

@@ -29,3 +29,4 @@ mod witness;
 
 pub use power_cut::{look as look_at_power_cuts, look_and_tell, write_image};
 pub use run_one::{Order, run_one};
+pub(crate) use titles::title;

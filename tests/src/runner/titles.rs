@@ -5,7 +5,7 @@ use toml::Value;
 use crate::scenario::model::{Await, Awaited, BalloonAct, Step};
 
 /// What a reader of the progress sees.
-pub(super) fn title(step: &Step) -> String {
+pub(crate) fn title(step: &Step) -> String {
     if let Some(say) = &step.say {
         return say.clone();
     }

@@ -174,6 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn every_scenario_of_the_catalogue_has_its_family_and_says_what_it_aims_at_and_why() {
+        let families = ["writeback", "anon", "longterm", "dax", "balloon"];
+        for Listed { scenario, .. } in all().unwrap() {
+            let has = |tag: &str| scenario.tags.iter().any(|known| known == tag);
+            let is_numbered = scenario.number.is_some();
+            assert_eq!(has("catalogue"), is_numbered, "{}", scenario.name);
+            if is_numbered {
+                assert!(
+                    families.iter().any(|family| has(family)),
+                    "{}",
+                    scenario.name
+                );
+                let is_explained = scenario.why.is_some() && !scenario.aims_at.is_empty();
+                assert!(is_explained, "{}", scenario.name);
+            }
+        }
+    }
+
+    #[test]
     fn every_scenario_says_what_it_expects_of_each_of_its_kernels() {
         for Listed { scenario, .. } in all().unwrap() {
             for kernel in &scenario.kernels {

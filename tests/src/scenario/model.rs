@@ -31,6 +31,12 @@ pub struct Scenario {
     /// The promises that it examines.
     #[serde(default)]
     pub promises: Vec<Promise>,
+    /// Functions of the kernel that it is about: `mm/gup.c: try_grab_folio`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aims_at: Vec<String>,
+    /// Why these come to what is expected, in whole sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Kernels that it applies to.
     #[serde(default = "newest_kernel")]
     pub kernels: Vec<String>,
