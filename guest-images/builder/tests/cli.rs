@@ -98,7 +98,8 @@ fn a_list_that_nobody_reads_ends_quietly_by_sigpipe() {
 #[test]
 fn a_damaged_entry_fails_verify_and_can_be_removed() {
     let cache = tempfile::tempdir().unwrap();
-    let entry = cache.path().join("v1/kernels").join("a".repeat(64));
+    let kernels = format!("v{}/kernels", pincushion_image::FORMAT);
+    let entry = cache.path().join(kernels).join("a".repeat(64));
     fs::create_dir_all(&entry).unwrap();
     fs::write(entry.join("manifest.json"), "{").unwrap();
     assert_refused(&run(cache.path(), &["verify"]), 1, "damaged: aaaaaaaaaaaa");
