@@ -7,8 +7,9 @@
 //!   !read                              the guest's driver offers a read; also !flush, !wake (the device's thread wakes up)
 //! ```
 //!
-//! Verifies: every answer is one that the OpenAPI document promises, with a body that fits its schema; a refusal has a reason and is
-//! never our fault (5xx); the guest is reset or ends only where the body says so; the socket counts the holds that the log has.
+//! Verifies: every answer is one that the OpenAPI document promises, with a body that fits its schema; a refusal has a reason, and is
+//! never our fault (5xx) but where the host refuses a snapshot (a file `full`); the guest is reset or ends only where the body says so;
+//! the socket counts the holds that the log has.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -220,7 +221,8 @@ impl Bench {
         let before = self.orders.given().len();
         let (status, kind, answer) = runtime.block_on(self.answer(request));
         let what = format!("{method} {address}: {status}");
-        assert!(!status.is_server_error(), "{what}");
+        let host_refuses = path == "/v1/machine/snapshot" && body.contains("full");
+        assert!(!status.is_server_error() || host_refuses, "{what}");
         if method != Method::HEAD {
             check(&method, &path, status, &kind, &answer);
         }
@@ -274,7 +276,7 @@ impl Bench {
 /// An answer is one of the document's.
 fn check(method: &Method, path: &str, status: StatusCode, kind: &str, answer: &[u8]) {
     let what = format!("{method} {path}: {status}");
-    if status.is_client_error() {
+    if status.is_client_error() || status.is_server_error() {
         let refusal: Value = serde_json::from_slice(answer).unwrap_or_default();
         let reason = refusal["error"].as_str().unwrap_or_default();
         assert!(!reason.is_empty(), "{what}: a refusal without a reason");
@@ -282,10 +284,12 @@ fn check(method: &Method, path: &str, status: StatusCode, kind: &str, answer: &[
     let Some((template, entry)) = entry(path) else {
         return assert_eq!(status, StatusCode::NOT_FOUND, "{what}");
     };
-    let operation = &entry[method.as_str().to_lowercase()];
-    if operation.is_null() {
+    // `gET` is another method than `GET`.
+    let mut operations = entry.as_object().expect("operations").iter();
+    let operation = operations.find(|(name, _)| name.to_uppercase() == method.as_str());
+    let Some((_, operation)) = operation else {
         return assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{what}");
-    }
+    };
     let promised = &operation["responses"][status.as_str()];
     assert!(promised.is_object(), "{what} is not in the document");
     let contents = promised["content"].as_object().expect("a content");

@@ -10,9 +10,10 @@ use toml::Value;
 
 use super::interpolate::placeholders;
 use super::model::{
-    Await, Awaited, BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, HostCheck, Pmem,
+    Await, Awaited, BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem,
     Scenario, Step,
 };
+use super::outcome;
 
 /// Where the problem is (`step`, `rule` or `disk`, and its index), and what it is.
 type Problem = (Option<(&'static str, usize)>, String);
@@ -304,6 +305,13 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
         let (filled, _) = placeholders(&Value::Table(table.clone()));
         let parsed: Result<pincushion_abi::Step, toml::de::Error> = filled.try_into();
         parsed.map_err(|error| format!("guest: {}", explain(error.message())))?;
+    }
+    if let Some(Expect::Values(wanted)) = &step.expect {
+        let mut wanted = wanted.values();
+        wanted.try_for_each(|value| outcome::only_exact("expect", value))?;
+    }
+    if let Some(fact) = &step.fact {
+        outcome::only_exact("fact", &fact.value)?;
     }
     if let Some(awaited) = &step.r#await {
         check_await(scenario, awaited)?;

@@ -254,6 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_equals_nothing_is_refused() {
+        for (step, words) in [
+            (
+                "fact = { key = 'k', value = { frames = [nan] } }",
+                "fact: `nan`",
+            ),
+            (
+                "guest = { op = 'sync' }\nexpect = { values = { took = 1.5 } }",
+                "expect: `1.5`",
+            ),
+            (
+                "fact = { key = 'k', value = 2026-11-28 }",
+                "fact: `2026-11-28`",
+            ),
+        ] {
+            let said = refused(&format!("[[step]]\n{step}\n"));
+            assert!(
+                said.starts_with("x.toml:9: step 1: ") && said.contains(words),
+                "{step}: {said}"
+            );
+        }
+        accepted("[[step]]\nfact = { key = 'k', value = [1, 'a', { b = true }] }\n");
+    }
+
+    #[test]
     fn a_rule_is_checked_as_the_device_will() {
         let said = refused("[[rule]]\ndevise = 'a'\nverify = true\n");
         assert!(

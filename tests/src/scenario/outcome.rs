@@ -1,6 +1,7 @@
 //! Whether a guest step came out as the scenario needs.
 
 use pincushion_abi::Outcome;
+use toml::Value;
 
 use super::interpolate::Values;
 use super::model::Expect;
@@ -19,7 +20,7 @@ pub fn unmet(expect: Option<&Expect>, outcome: &Outcome) -> Option<(String, Stri
             let mut values = Values::default();
             values.set_found("found", found);
             wanted.iter().find_map(|(key, value)| {
-                let name = toml::Value::String(format!("${{found.{key}}}"));
+                let name = Value::String(format!("${{found.{key}}}"));
                 match super::fill(&name, &values) {
                     Ok(found) if found == *value => None,
                     Ok(found) => Some((format!("{key} = {value}"), format!("{key} = {found}"))),
@@ -35,6 +36,20 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Ok(_) => "success".into(),
         Outcome::Failed(fault) => format!("{} ({})", fault.name, fault.call),
+    }
+}
+
+/// Agents and facts know no fractions and no dates; `nan` is not even equal to itself.
+pub(super) fn only_exact(what: &str, value: &Value) -> Result<(), String> {
+    match value {
+        Value::Float(_) | Value::Datetime(_) => Err(format!(
+            "{what}: `{value}` equals nothing that a guest finds: use a whole number, a text, true or false"
+        )),
+        Value::Array(items) => items.iter().try_for_each(|item| only_exact(what, item)),
+        Value::Table(fields) => fields
+            .values()
+            .try_for_each(|field| only_exact(what, field)),
+        Value::String(_) | Value::Integer(_) | Value::Boolean(_) => Ok(()),
     }
 }
 

@@ -153,12 +153,13 @@ impl NetConfig {
 fn number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
-    T: FromStr<Err: fmt::Display> + TryFrom<i64>,
+    T: FromStr<Err: fmt::Display> + TryFrom<u64>,
 {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
-        Number(i64),
+        Number(u64),
+        Negative(i64),
         Text(String),
     }
     let wrong = |text: String| {
@@ -170,6 +171,7 @@ where
         Either::Number(number) => T::try_from(number)
             .map(Some)
             .map_err(|_| wrong(number.to_string())),
+        Either::Negative(number) => Err(wrong(number.to_string())),
         Either::Text(text) => text.parse().map(Some).map_err(|_| wrong(text)),
     }
 }
@@ -195,6 +197,19 @@ mod tests {
         assert_eq!(tap.wire(), Ok(Wire::Tap("t0".into())));
         let again: NetConfig = toml::from_str(&toml::to_string(&net).unwrap()).unwrap();
         assert_eq!(again, net);
+    }
+
+    #[test]
+    fn a_seed_has_all_64_bits_in_a_flag_and_in_a_file() {
+        let net = parse("pattern=18446744073709551615").unwrap();
+        assert_eq!(net.pattern, Some(u64::MAX));
+        let written = toml::to_string(&net).unwrap();
+        assert_eq!(toml::from_str(&written), Ok(net), "{written}");
+        let said = toml::from_str::<NetConfig>("pattern = -1").unwrap_err();
+        assert!(
+            said.message().contains("`-1` is not a whole number"),
+            "{said}"
+        );
     }
 
     #[test]
