@@ -1,0 +1,128 @@
+//! Designs that keep pins in a structure beside the page. But for the tree, no running form of them was ever posted.
+
+use super::{DRAWN, Form, KARA, Words, broken, common_and, common_scenes, repaired};
+use crate::actors::writeback::Policy;
+use crate::designs::dynamic::{self, Dynamic};
+use crate::designs::page_aux::{self, Aux};
+use crate::designs::proxy::{self, Proxy};
+use crate::designs::tree::{self, Tree};
+use crate::invariant::Invariant;
+use crate::scene;
+use crate::state::Mark;
+
+pub(super) fn tree() -> Vec<Form> {
+    let words = |form, by, says| Words {
+        design: "tree",
+        form,
+        by,
+        says,
+    };
+    vec![
+        broken(
+            words(
+                "lock-in-irq",
+                KARA,
+                "the unpin in an interrupt takes the lock that the interrupted write-back holds",
+            ),
+            Invariant::NobodyStuck,
+            scene::interrupt(Policy::Bounce),
+            || Tree::new(tree::Form::LockInIrq),
+        ),
+        repaired(
+            words(
+                "deferred",
+                KARA,
+                "in an interrupt the unpin is left to a worker; GUP-fast is lost",
+            ),
+            common_and(vec![scene::cloning(Policy::Bounce)])
+                .into_iter()
+                .filter(|scene| scene.name != "interrupt")
+                .chain([scene::interrupt(Policy::Bounce)])
+                // Without GUP-fast nobody backs off.
+                .map(|scene| scene.without(Mark::BackedOff))
+                .collect(),
+            || Tree::new(tree::Form::Deferred),
+        ),
+    ]
+}
+
+pub(super) fn aux() -> Vec<Form> {
+    let words = |form, says| Words {
+        design: "aux",
+        form,
+        by: DRAWN,
+        says,
+    };
+    vec![
+        broken(
+            words(
+                "stored",
+                "page->private is the file system's: a second structure, or its detaching, takes the count away",
+            ),
+            Invariant::NoFalseNegative,
+            scene::two_pins(Policy::Bounce),
+            || Aux::new(page_aux::Form::Stored),
+        ),
+        repaired(
+            words(
+                "installed",
+                "installed once by cmpxchg, kept until the page is freed",
+            ),
+            common_scenes(),
+            || Aux::new(page_aux::Form::Installed),
+        ),
+    ]
+}
+
+pub(super) fn proxy() -> Vec<Form> {
+    let words = |form, says| Words {
+        design: "proxy",
+        form,
+        by: DRAWN,
+        says,
+    };
+    vec![
+        broken(
+            words(
+                "stored",
+                "two make a proxy each: the second hides the first, and its pin",
+            ),
+            Invariant::NoFalseNegative,
+            scene::two_pins(Policy::Bounce),
+            || Proxy::new(proxy::Form::Stored),
+        ),
+        repaired(
+            words("exchanged", "cmpxchg decides whose proxy it is"),
+            common_scenes(),
+            || Proxy::new(proxy::Form::Exchanged),
+        ),
+    ]
+}
+
+pub(super) fn dynamic() -> Vec<Form> {
+    let words = |form, says| Words {
+        design: "dynamic",
+        form,
+        by: DRAWN,
+        says,
+    };
+    vec![
+        broken(
+            words(
+                "plain",
+                "a pin is counted in a structure that its last user has just freed",
+            ),
+            Invariant::NoFalseNegative,
+            scene::two_pins(Policy::Bounce),
+            || Dynamic::new(dynamic::Form::Plain),
+        ),
+        repaired(
+            words(
+                "inc-not-zero",
+                "a count of zero is not added to; the next looks again",
+            ),
+            common_scenes(),
+            || Dynamic::new(dynamic::Form::IncNotZero),
+        ),
+    ]
+}
