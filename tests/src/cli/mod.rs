@@ -5,6 +5,7 @@ mod crash_image;
 mod demo;
 mod explain;
 mod list;
+mod model;
 mod power_cut;
 mod progress;
 mod replay;
@@ -63,6 +64,8 @@ enum Command {
     PowerCut(power_cut::PowerCutArgs),
     /// Write an image that a power cut may leave of a run's disk or region
     CrashImage(crash_image::CrashImageArgs),
+    /// Search the small models of pin-tracking designs for the races that history found, without booting anything
+    Model(model::ModelArgs),
     /// The scenarios that show most, with a progress line per step, a table and a page
     Demo(demo::DemoArgs),
     /// One run, as a child of the others
@@ -91,6 +94,7 @@ impl Command {
             | Self::Show(_)
             | Self::Check { .. }
             | Self::Explain(_)
+            | Self::Model(_)
             | Self::Judge(_)
             | Self::PowerCut(_)
             | Self::CrashImage(_) => WithoutReader::End,
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Judge(args) => replay::judge(&args),
         Command::PowerCut(args) => power_cut::power_cut(&args),
         Command::CrashImage(args) => crash_image::crash_image(&args),
+        Command::Model(args) => model::model(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::RunOne(order) => runner::run_one(&order)
             .map(|()| exit_code::OK)
