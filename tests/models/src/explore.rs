@@ -197,7 +197,7 @@ fn steps_of(runs: &[(u8, usize)]) -> Vec<u8> {
 /// Runs one schedule again.
 #[must_use]
 pub fn replay(form: &Form, scene: &Scene, schedule: &[u8]) -> Outcome {
-    let steps = schedule.to_vec().into_iter();
+    let steps = Vec::from(schedule).into_iter();
     run(
         form,
         scene,
@@ -257,6 +257,5 @@ fn run(
         state.check_at_rest();
         noted.outcome().note(&state);
     });
-    let outcome = search.outcome().clone();
-    outcome
+    search.outcome().clone()
 }

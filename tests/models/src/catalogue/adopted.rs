@@ -50,15 +50,45 @@ pub(super) fn none() -> Vec<Form> {
     ]
 }
 
-pub(super) fn bias() -> Vec<Form> {
-    let after = Asked::AfterMkclean;
-    let upstream = || Bias::new(bias::Form::Upstream);
-    let words = |form, by, says| Words {
+fn bias_words(form: &'static str, by: &'static str, says: &'static str) -> Words {
+    Words {
         design: "bias",
         form,
         by,
         says,
-    };
+    }
+}
+
+pub(super) fn bias() -> Vec<Form> {
+    let words = bias_words;
+    let mut forms = broken_bias();
+    forms.extend([
+        repaired(
+            words(
+                "upstream",
+                KARA,
+                "refcount >= 1024, asked after mkclean, with a policy",
+            ),
+            common_scenes(),
+            || Bias::new(bias::Form::Upstream),
+        ),
+        repaired(
+            words(
+                "file-counter",
+                DRAWN,
+                "the same, and a counter in the file for clone and freeze",
+            ),
+            common_and(vec![scene::cloning(Policy::Bounce)]),
+            || Bias::new(bias::Form::WithFileCounter),
+        ),
+    ]);
+    forms
+}
+
+fn broken_bias() -> Vec<Form> {
+    let after = Asked::AfterMkclean;
+    let upstream = || Bias::new(bias::Form::Upstream);
+    let words = bias_words;
     vec![
         broken(
             words(
@@ -106,24 +136,6 @@ pub(super) fn bias() -> Vec<Form> {
             Invariant::ImageUnchanged,
             scene::cloning(Policy::Bounce),
             upstream,
-        ),
-        repaired(
-            words(
-                "upstream",
-                KARA,
-                "refcount >= 1024, asked after mkclean, with a policy",
-            ),
-            common_scenes(),
-            upstream,
-        ),
-        repaired(
-            words(
-                "file-counter",
-                DRAWN,
-                "the same, and a counter in the file for clone and freeze",
-            ),
-            common_and(vec![scene::cloning(Policy::Bounce)]),
-            || Bias::new(bias::Form::WithFileCounter),
         ),
     ]
 }
