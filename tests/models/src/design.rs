@@ -151,6 +151,17 @@ impl<T> Own<T> {
     }
 }
 
+/// What write-back is told by a flag of the page.
+pub(crate) fn ask_flag(cpu: &Cpu, flag: impl FnOnce() -> bool) -> bool {
+    cpu.tell(|_| {
+        if flag() {
+            (true, "pinned? flag: yes")
+        } else {
+            (false, "pinned? no flag: no")
+        }
+    })
+}
+
 /// `"NAME is N"` if a count is not zero.
 #[must_use]
 pub fn not_zero(name: &str, count: i64) -> Option<String> {

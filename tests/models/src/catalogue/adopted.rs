@@ -1,6 +1,6 @@
 //! Where upstream came from and went: no count, the biased refcount, and a put for each kind of reference.
 
-use super::{DRAWN, Form, GLISSE, KARA, Words, broken, common_and, common_scenes, repaired};
+use super::{DRAWN, Form, GLISSE, KARA, Of, common_and, common_scenes, words};
 use crate::actors::writeback::{Asked, Policy};
 use crate::designs::bias::{self, Bias};
 use crate::designs::none::{self, Nothing};
@@ -11,14 +11,9 @@ use crate::state::Mark;
 
 pub(super) fn none() -> Vec<Form> {
     let scene = |policy| scene::write_back_of_a_held_page(policy, Asked::AfterMkclean);
-    let words = |form, by, says| Words {
-        design: "none",
-        form,
-        by,
-        says,
-    };
+    let of = Of("none");
     vec![
-        broken(
+        of.broken(
             words(
                 "as-in-4.18",
                 KARA,
@@ -28,7 +23,7 @@ pub(super) fn none() -> Vec<Form> {
             scene(Policy::None),
             || Nothing::new(none::Form::Plain),
         ),
-        broken(
+        of.broken(
             words(
                 "asked",
                 DRAWN,
@@ -38,7 +33,7 @@ pub(super) fn none() -> Vec<Form> {
             scene(Policy::Bounce).reaching(&[Mark::AskedWhileHeld]),
             || Nothing::new(none::Form::Plain),
         ),
-        repaired(
+        of.repaired(
             words(
                 "mmu-notifier",
                 GLISSE,
@@ -50,20 +45,11 @@ pub(super) fn none() -> Vec<Form> {
     ]
 }
 
-fn bias_words(form: &'static str, by: &'static str, says: &'static str) -> Words {
-    Words {
-        design: "bias",
-        form,
-        by,
-        says,
-    }
-}
-
 pub(super) fn bias() -> Vec<Form> {
-    let words = bias_words;
+    let of = Of("bias");
     let mut forms = broken_bias();
     forms.extend([
-        repaired(
+        of.repaired(
             words(
                 "upstream",
                 KARA,
@@ -72,7 +58,7 @@ pub(super) fn bias() -> Vec<Form> {
             common_scenes(),
             || Bias::new(bias::Form::Upstream),
         ),
-        repaired(
+        of.repaired(
             words(
                 "file-counter",
                 DRAWN,
@@ -88,9 +74,9 @@ pub(super) fn bias() -> Vec<Form> {
 fn broken_bias() -> Vec<Form> {
     let after = Asked::AfterMkclean;
     let upstream = || Bias::new(bias::Form::Upstream);
-    let words = bias_words;
+    let of = Of("bias");
     vec![
-        broken(
+        of.broken(
             words(
                 "subtract",
                 GLISSE,
@@ -100,13 +86,13 @@ fn broken_bias() -> Vec<Form> {
             scene::fork_under_fsync(Policy::Bounce),
             || Bias::new(bias::Form::Subtract),
         ),
-        broken(
+        of.broken(
             words("no-policy", KARA, "6.12 as it is: write-back does not ask"),
             Invariant::StableBytes,
             scene::write_back_of_a_held_page(Policy::None, after),
             upstream,
         ),
-        broken(
+        of.broken(
             words(
                 "asked-before-mkclean",
                 DRAWN,
@@ -117,7 +103,7 @@ fn broken_bias() -> Vec<Form> {
                 .reaching(&[Mark::WrittenWhileHeld]),
             upstream,
         ),
-        broken(
+        of.broken(
             words(
                 "bounce-and-clean",
                 DRAWN,
@@ -127,7 +113,7 @@ fn broken_bias() -> Vec<Form> {
             scene::write_back_and_a_clean_unpin(Policy::BounceAndClean),
             upstream,
         ),
-        broken(
+        of.broken(
             words(
                 "clone",
                 DRAWN,
@@ -141,16 +127,11 @@ fn broken_bias() -> Vec<Form> {
 }
 
 pub(super) fn typed() -> Vec<Form> {
-    let words = |form, by, says| Words {
-        design: "typed",
-        form,
-        by,
-        says,
-    };
+    let of = Of("typed");
     let believed = || Typed::new(typed::Form::Believed);
     let reported = &[Mark::WrongPutReported];
     vec![
-        broken(
+        of.broken(
             words(
                 "wrong-put",
                 KARA,
@@ -160,7 +141,7 @@ pub(super) fn typed() -> Vec<Form> {
             scene::wrong_put(Policy::Bounce),
             believed,
         ),
-        broken(
+        of.broken(
             words(
                 "double-put",
                 KARA,
@@ -170,7 +151,7 @@ pub(super) fn typed() -> Vec<Form> {
             scene::double_put(),
             believed,
         ),
-        repaired(
+        of.repaired(
             words(
                 "checked",
                 DRAWN,

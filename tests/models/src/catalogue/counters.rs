@@ -1,9 +1,6 @@
 //! Designs that keep the count in a word of the page or of its file.
 
-use super::{
-    DRAWN, Form, GLISSE, HUBBARD, KARA, WILLIAMS, Words, broken, common_and, common_scenes,
-    repaired,
-};
+use super::{DRAWN, Form, GLISSE, HUBBARD, KARA, Of, WILLIAMS, common_and, common_scenes, words};
 use crate::actors::writeback::Policy;
 use crate::designs::field::{self, Field};
 use crate::designs::flag::{self, Flag};
@@ -14,14 +11,9 @@ use crate::invariant::Invariant;
 use crate::scene;
 
 pub(super) fn field() -> Vec<Form> {
-    let words = |form, by, says| Words {
-        design: "field",
-        form,
-        by,
-        says,
-    };
+    let of = Of("field");
     vec![
-        broken(
+        of.broken(
             words(
                 "reference-first",
                 DRAWN,
@@ -31,7 +23,7 @@ pub(super) fn field() -> Vec<Form> {
             scene::truncation(),
             || Field::new(field::Form::ReferenceFirst),
         ),
-        repaired(
+        of.repaired(
             words(
                 "count-first",
                 HUBBARD,
@@ -44,24 +36,20 @@ pub(super) fn field() -> Vec<Form> {
 }
 
 pub(super) fn flag() -> Vec<Form> {
-    let words = |form, says| Words {
-        design: "flag",
-        form,
-        by: DRAWN,
-        says,
-    };
+    let of = Of("flag");
     vec![
-        broken(
+        of.broken(
             words(
                 "bare",
+                DRAWN,
                 "a flag is no count: who clears it at zero clears that of a pin that came in between",
             ),
             Invariant::NoFalseNegative,
             scene::two_pins(Policy::Bounce),
             || Flag::new(flag::Form::Bare),
         ),
-        repaired(
-            words("locked", "flag and count change under one bit lock"),
+        of.repaired(
+            words("locked", DRAWN, "flag and count change under one bit lock"),
             common_scenes(),
             || Flag::new(flag::Form::Locked),
         ),
@@ -69,14 +57,9 @@ pub(super) fn flag() -> Vec<Form> {
 }
 
 pub(super) fn mapping() -> Vec<Form> {
-    let words = |form, by, says| Words {
-        design: "mapping",
-        form,
-        by,
-        says,
-    };
+    let of = Of("mapping");
     vec![
-        broken(
+        of.broken(
             words(
                 "bare",
                 WILLIAMS,
@@ -86,7 +69,7 @@ pub(super) fn mapping() -> Vec<Form> {
             scene::truncation(),
             || Mapping::new(mapping::Form::Bare),
         ),
-        repaired(
+        of.repaired(
             words(
                 "shares",
                 DRAWN,
@@ -99,14 +82,9 @@ pub(super) fn mapping() -> Vec<Form> {
 }
 
 pub(super) fn mapcount() -> Vec<Form> {
-    let words = |form, by, says| Words {
-        design: "mapcount",
-        form,
-        by,
-        says,
-    };
+    let of = Of("mapcount");
     vec![
-        broken(
+        of.broken(
             words(
                 "unaudited",
                 KARA,
@@ -116,7 +94,7 @@ pub(super) fn mapcount() -> Vec<Form> {
             scene::migration(),
             || Mapcount::new(Count::Sequence, Audit::Missing),
         ),
-        broken(
+        of.broken(
             words(
                 "torn-count",
                 GLISSE,
@@ -126,7 +104,7 @@ pub(super) fn mapcount() -> Vec<Form> {
             scene::fork_under_fsync(Policy::Bounce),
             || Mapcount::new(Count::Torn, Audit::Done),
         ),
-        broken(
+        of.broken(
             words(
                 "read-twice",
                 DRAWN,
@@ -136,7 +114,7 @@ pub(super) fn mapcount() -> Vec<Form> {
             scene::fork_under_fsync(Policy::Bounce),
             || Mapcount::new(Count::ReadTwice, Audit::Done),
         ),
-        repaired(
+        of.repaired(
             words(
                 "sequence",
                 DRAWN,
@@ -149,33 +127,30 @@ pub(super) fn mapcount() -> Vec<Form> {
 }
 
 pub(super) fn lru() -> Vec<Form> {
-    let words = |form, says| Words {
-        design: "lru",
-        form,
-        by: KARA,
-        says,
-    };
+    let of = Of("lru");
     vec![
-        broken(
+        of.broken(
             words(
                 "july-2018",
+                KARA,
                 "put_page ends the pin, also the put of a reference that is older: unpinned too soon",
             ),
             Invariant::NoFalseNegative,
             scene::plain_reference(Policy::Bounce),
             || Lru::new(lru::Form::July),
         ),
-        broken(
+        of.broken(
             words(
                 "november-2018",
+                KARA,
                 "the count crosses zero twice before the lock is taken",
             ),
             Invariant::OwnAssertion,
             scene::two_pins(Policy::Bounce),
             || Lru::new(lru::Form::November),
         ),
-        repaired(
-            words("dec-and-lock", "the last count is lowered under the lock"),
+        of.repaired(
+            words("dec-and-lock", KARA, "the last count is lowered under the lock"),
             common_scenes(),
             || Lru::new(lru::Form::Repaired),
         ),

@@ -90,51 +90,57 @@ const WILLIAMS: &str = "Williams 2018";
 /// A form that nobody posted: what the drawing, or carelessness, would come to.
 const DRAWN: &str = "drawn here";
 
-/// What a form is called and what there is to say of it.
+/// What a form is called, who found it, and what there is to say of it.
 struct Words {
-    design: &'static str,
     form: &'static str,
     by: &'static str,
     says: &'static str,
 }
 
-fn broken<D: Design + 'static>(
-    words: Words,
-    breaks: Invariant,
-    scene: Scene,
-    build: impl Fn() -> D + Send + Sync + 'static,
-) -> Form {
-    form(words, Expect::Breaks(breaks), vec![scene], build)
+fn words(form: &'static str, by: &'static str, says: &'static str) -> Words {
+    Words { form, by, says }
 }
 
-fn repaired<D: Design + 'static>(
-    words: Words,
-    scenes: Vec<Scene>,
-    build: impl Fn() -> D + Send + Sync + 'static,
-) -> Form {
-    form(words, Expect::Silent, scenes, build)
-}
+/// Makes the forms of the design of this name.
+#[derive(Clone, Copy)]
+struct Of(&'static str);
 
-fn form<D: Design + 'static>(
-    words: Words,
-    expect: Expect,
-    scenes: Vec<Scene>,
-    build: impl Fn() -> D + Send + Sync + 'static,
-) -> Form {
-    let Words {
-        design,
-        form,
-        by,
-        says,
-    } = words;
-    Form {
-        design,
-        form,
-        by,
-        says,
-        expect,
-        scenes,
-        build: Arc::new(move || Arc::new(build())),
+impl Of {
+    fn broken<D: Design + 'static>(
+        self,
+        words: Words,
+        breaks: Invariant,
+        scene: Scene,
+        build: impl Fn() -> D + Send + Sync + 'static,
+    ) -> Form {
+        self.form(words, Expect::Breaks(breaks), vec![scene], build)
+    }
+
+    fn repaired<D: Design + 'static>(
+        self,
+        words: Words,
+        scenes: Vec<Scene>,
+        build: impl Fn() -> D + Send + Sync + 'static,
+    ) -> Form {
+        self.form(words, Expect::Silent, scenes, build)
+    }
+
+    fn form<D: Design + 'static>(
+        self,
+        Words { form, by, says }: Words,
+        expect: Expect,
+        scenes: Vec<Scene>,
+        build: impl Fn() -> D + Send + Sync + 'static,
+    ) -> Form {
+        Form {
+            design: self.0,
+            form,
+            by,
+            says,
+            expect,
+            scenes,
+            build: Arc::new(move || Arc::new(build())),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Designs that keep pins in a structure beside the page. But for the tree, no running form of them was ever posted.
 
-use super::{DRAWN, Form, KARA, Words, broken, common_and, common_scenes, repaired};
+use super::{DRAWN, Form, KARA, Of, common_and, common_scenes, words};
 use crate::actors::writeback::Policy;
 use crate::designs::dynamic::{self, Dynamic};
 use crate::designs::page_aux::{self, Aux};
@@ -11,14 +11,9 @@ use crate::scene;
 use crate::state::Mark;
 
 pub(super) fn tree() -> Vec<Form> {
-    let words = |form, by, says| Words {
-        design: "tree",
-        form,
-        by,
-        says,
-    };
+    let of = Of("tree");
     vec![
-        broken(
+        of.broken(
             words(
                 "lock-in-irq",
                 KARA,
@@ -28,7 +23,7 @@ pub(super) fn tree() -> Vec<Form> {
             scene::interrupt(Policy::Bounce),
             || Tree::new(tree::Form::LockInIrq),
         ),
-        repaired(
+        of.repaired(
             words(
                 "deferred",
                 KARA,
@@ -47,25 +42,22 @@ pub(super) fn tree() -> Vec<Form> {
 }
 
 pub(super) fn aux() -> Vec<Form> {
-    let words = |form, says| Words {
-        design: "aux",
-        form,
-        by: DRAWN,
-        says,
-    };
+    let of = Of("aux");
     vec![
-        broken(
+        of.broken(
             words(
                 "stored",
+                DRAWN,
                 "page->private is the file system's: a second structure, or its detaching, takes the count away",
             ),
             Invariant::NoFalseNegative,
             scene::two_pins(Policy::Bounce),
             || Aux::new(page_aux::Form::Stored),
         ),
-        repaired(
+        of.repaired(
             words(
                 "installed",
+                DRAWN,
                 "installed once by cmpxchg, kept until the page is freed",
             ),
             common_scenes(),
@@ -75,24 +67,20 @@ pub(super) fn aux() -> Vec<Form> {
 }
 
 pub(super) fn proxy() -> Vec<Form> {
-    let words = |form, says| Words {
-        design: "proxy",
-        form,
-        by: DRAWN,
-        says,
-    };
+    let of = Of("proxy");
     vec![
-        broken(
+        of.broken(
             words(
                 "stored",
+                DRAWN,
                 "two make a proxy each: the second hides the first, and its pin",
             ),
             Invariant::NoFalseNegative,
             scene::two_pins(Policy::Bounce),
             || Proxy::new(proxy::Form::Stored),
         ),
-        repaired(
-            words("exchanged", "cmpxchg decides whose proxy it is"),
+        of.repaired(
+            words("exchanged", DRAWN, "cmpxchg decides whose proxy it is"),
             common_scenes(),
             || Proxy::new(proxy::Form::Exchanged),
         ),
@@ -100,25 +88,22 @@ pub(super) fn proxy() -> Vec<Form> {
 }
 
 pub(super) fn dynamic() -> Vec<Form> {
-    let words = |form, says| Words {
-        design: "dynamic",
-        form,
-        by: DRAWN,
-        says,
-    };
+    let of = Of("dynamic");
     vec![
-        broken(
+        of.broken(
             words(
                 "plain",
+                DRAWN,
                 "a pin is counted in a structure that its last user has just freed",
             ),
             Invariant::NoFalseNegative,
             scene::two_pins(Policy::Bounce),
             || Dynamic::new(dynamic::Form::Plain),
         ),
-        repaired(
+        of.repaired(
             words(
                 "inc-not-zero",
+                DRAWN,
                 "a count of zero is not added to; the next looks again",
             ),
             common_scenes(),

@@ -4,8 +4,9 @@
 //! pin: a pin that has looked it up and not yet counted adds to freed memory, and is seen by nobody. Repaired: a count that is zero is not
 //! added to, the looker makes a new one, and freed ones stay readable until no looker is left (RCU).
 
+use super::numbered::Numbered;
 use crate::cpu::Cpu;
-use crate::design::{BackOff, Design, Own, Pin, not_zero, pin_ref, unpin_ref};
+use crate::design::{BackOff, Design, Own, Pin, pin_ref, unpin_ref};
 
 /// The form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +17,11 @@ pub enum Form {
     IncNotZero,
 }
 
-#[derive(Debug, Default)]
-struct Fields {
-    /// What the frame number leads to, from 1; 0 if nothing.
-    current: usize,
-    counts: Vec<i64>,
-}
-
 /// The design.
 #[derive(Debug)]
 pub struct Dynamic {
     form: Form,
-    own: Own<Fields>,
+    own: Own<Numbered>,
 }
 
 impl Dynamic {
@@ -59,19 +53,15 @@ impl Dynamic {
         cpu.tell(|_| {
             let mut own = self.own.get();
             if found == 0 && own.current == 0 {
-                own.counts.push(1);
-                own.current = own.counts.len();
-                return (
-                    Some(own.current),
-                    format!("grab: new {}, count 1", own.current),
-                );
+                let number = own.make(1);
+                return (Some(number), format!("grab: new {number}, count 1"));
             }
             // Somebody else was faster, or it is the one found.
             let number = if found == 0 { own.current } else { found };
-            if self.form == Form::IncNotZero && own.counts[number - 1] == 0 {
+            if self.form == Form::IncNotZero && *own.count_in(number) == 0 {
                 return (None, format!("grab: {number} is going, again"));
             }
-            own.counts[number - 1] += 1;
+            *own.count_in(number) += 1;
             (Some(number), format!("grab: {number} count+1"))
         })
     }
@@ -95,8 +85,9 @@ impl Design for Dynamic {
         cpu.tell(|_| {
             let mut own = self.own.get();
             let number = pin.0 as usize;
-            own.counts[number - 1] -= 1;
-            let is_last = own.counts[number - 1] == 0;
+            let count = own.count_in(number);
+            *count -= 1;
+            let is_last = *count == 0;
             if is_last && own.current == number {
                 own.current = 0;
             }
@@ -114,10 +105,7 @@ impl Design for Dynamic {
     fn is_pinned(&self, cpu: &Cpu) -> bool {
         cpu.tell(|_| {
             let own = self.own.get();
-            let count = own
-                .current
-                .checked_sub(1)
-                .map_or(0, |index| own.counts[index]);
+            let count = own.count();
             (
                 count > 0,
                 format!("pinned? {} count is {count}", own.current),
@@ -126,10 +114,7 @@ impl Design for Dynamic {
     }
 
     fn left_over(&self) -> Option<String> {
-        not_zero(
-            "the sum of all dynamic pages' counts",
-            self.own.get().counts.iter().sum(),
-        )
+        self.own.get().left_over("dynamic pages'")
     }
 
     fn show(&self) -> String {

@@ -4,7 +4,7 @@
 //! count change under one bit lock of the `page_ext`, with interrupts off, since an unpin may come from one.
 
 use crate::cpu::Cpu;
-use crate::design::{BackOff, Design, Own, Pin, pin_ref, unpin_ref};
+use crate::design::{BackOff, Design, Own, Pin, ask_flag, pin_ref, unpin_ref};
 use crate::state::Lock;
 
 /// The form.
@@ -83,17 +83,7 @@ impl Design for Flag {
     }
 
     fn is_pinned(&self, cpu: &Cpu) -> bool {
-        cpu.tell(|_| {
-            let flag = self.own.get().flag;
-            (
-                flag,
-                if flag {
-                    "pinned? flag: yes"
-                } else {
-                    "pinned? no flag: no"
-                },
-            )
-        })
+        ask_flag(cpu, || self.own.get().flag)
     }
 
     fn left_over(&self) -> Option<String> {

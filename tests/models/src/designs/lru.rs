@@ -6,7 +6,7 @@
 //! and a pin may add without the lock only to a count that is not zero.
 
 use crate::cpu::Cpu;
-use crate::design::{BackOff, Design, Own, Pin, pin_ref, unpin_ref};
+use crate::design::{BackOff, Design, Own, Pin, ask_flag, pin_ref, unpin_ref};
 use crate::invariant::Invariant;
 use crate::state::{Lock, State};
 
@@ -162,17 +162,7 @@ impl Design for Lru {
     }
 
     fn is_pinned(&self, cpu: &Cpu) -> bool {
-        cpu.tell(|_| {
-            let flag = self.own.get().flag;
-            (
-                flag,
-                if flag {
-                    "pinned? flag: yes"
-                } else {
-                    "pinned? no flag: no"
-                },
-            )
-        })
+        ask_flag(cpu, || self.own.get().flag)
     }
 
     fn get(&self, cpu: &Cpu) {

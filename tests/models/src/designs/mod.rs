@@ -8,6 +8,7 @@ pub mod lru;
 pub mod mapcount;
 pub mod mapping;
 pub mod none;
+mod numbered;
 pub mod page_aux;
 pub mod proxy;
 pub mod tree;

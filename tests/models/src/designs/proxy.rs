@@ -4,8 +4,9 @@
 //! hides the first, and the first's pin with it. Repaired: a compare-and-exchange decides which, and a proxy that was emptied is not taken
 //! away before the page is freed.
 
+use super::numbered::Numbered;
 use crate::cpu::Cpu;
-use crate::design::{BackOff, Design, Own, Pin, not_zero, pin_ref, unpin_ref};
+use crate::design::{BackOff, Design, Own, Pin, pin_ref, unpin_ref};
 
 /// The form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +17,11 @@ pub enum Form {
     Exchanged,
 }
 
-#[derive(Debug, Default)]
-struct Fields {
-    /// The proxy that the page leads to, from 1; 0 if there is none.
-    current: usize,
-    counts: Vec<i64>,
-}
-
 /// The design.
 #[derive(Debug)]
 pub struct Proxy {
     form: Form,
-    own: Own<Fields>,
+    own: Own<Numbered>,
 }
 
 impl Proxy {
@@ -46,9 +40,8 @@ impl Proxy {
             if self.form == Form::Exchanged && own.current > 0 {
                 return (own.current, format!("grab: lost to proxy {}", own.current));
             }
-            own.counts.push(0);
-            own.current = own.counts.len();
-            (own.current, format!("grab: makes proxy {}", own.current))
+            let number = own.make(0);
+            (number, format!("grab: makes proxy {number}"))
         })
     }
 }
@@ -62,7 +55,7 @@ impl Design for Proxy {
         });
         let proxy = if seen == 0 { self.make(cpu) } else { seen };
         cpu.step(format!("grab: proxy {proxy} count+1"), |_| {
-            self.own.get().counts[proxy - 1] += 1
+            *self.own.get().count_in(proxy) += 1
         });
         // The handle is the proxy itself.
         Ok(Pin(u32::try_from(proxy).unwrap_or(u32::MAX)))
@@ -70,7 +63,7 @@ impl Design for Proxy {
 
     fn unpin(&self, cpu: &Cpu, pin: Pin) {
         cpu.step(format!("unpin: proxy {} count-1", pin.0), |_| {
-            self.own.get().counts[pin.0 as usize - 1] -= 1
+            *self.own.get().count_in(pin.0 as usize) -= 1
         });
         unpin_ref(cpu);
     }
@@ -78,10 +71,7 @@ impl Design for Proxy {
     fn is_pinned(&self, cpu: &Cpu) -> bool {
         cpu.tell(|_| {
             let own = self.own.get();
-            let count = own
-                .current
-                .checked_sub(1)
-                .map_or(0, |index| own.counts[index]);
+            let count = own.count();
             (
                 count > 0,
                 format!("pinned? proxy {} count is {count}", own.current),
@@ -90,10 +80,7 @@ impl Design for Proxy {
     }
 
     fn left_over(&self) -> Option<String> {
-        not_zero(
-            "the sum of all proxies' counts",
-            self.own.get().counts.iter().sum(),
-        )
+        self.own.get().left_over("proxies'")
     }
 
     fn show(&self) -> String {
