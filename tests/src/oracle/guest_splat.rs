@@ -273,6 +273,20 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_with_flags_that_no_cpu_has_is_still_a_crash_and_counted() {
+        for (flags, count) in [("1fd68646", Some(&1)), ("00010246", None)] {
+            let mut script = Script::booted();
+            script.console("[   21.2] Oops: double fault: 0000 [#1] PREEMPT SMP NOPTI");
+            script.console(&format!(
+                "[   21.2] RSP: 0018:ffffc90000557ab8 EFLAGS: {flags}"
+            ));
+            let opinion = ask(GuestSplat::default(), &script);
+            assert_eq!(opinion.counts.get(IMPOSSIBLE_FLAGS), count);
+            assert_eq!(opinion.findings.len(), 1, "{opinion:?}");
+        }
+    }
+
+    #[test]
     fn a_warning_is_told_once_though_console_and_kernel_log_show_it() {
         let line =
             "[    3.1] WARNING: CPU: 0 PID: 1 at fs/ext4/inode.c:3588 ext4_dirty_folio+0x52/0x60";
