@@ -140,8 +140,8 @@ impl Suite {
             verdict: Verdict::Pass,
             oracles: Vec::new(),
         });
-        let may_not_boot = expectation.verdict == Verdict::SetupError;
-        let (path, judgement) = self.produce_patiently(item, &mut info, may_not_boot, progress)?;
+        let expected = expectation.verdict;
+        let (path, judgement) = self.produce_patiently(item, &mut info, expected, progress)?;
         let comparison = compare_on(&item.scenario, &item.kernel, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
@@ -168,20 +168,19 @@ impl Suite {
         Some(summary)
     }
 
-    /// The run, and once more in the nested machine if its emulation may have failed: the guest never said a word, which happens most often
-    /// on a busy host, or one of its CPUs showed flags that no CPU has. Nothing is hidden: the first try keeps its directory and is told,
-    /// and the second one counts, whatever comes of it. Any other guest whose agent has spoken is never tried again. `None`: stopped.
+    /// The run, and once more in the nested machine, whose time is not a computer's, if the first try says nothing about the kernel. Nothing
+    /// is hidden: the first try keeps its directory and is told, and the second one counts, whatever comes of it. `None`: stopped.
     fn produce_patiently(
         &self,
         item: &Item,
         info: &mut RunInfo,
-        may_not_boot: bool,
+        expected: Verdict,
         progress: &dyn Progress,
     ) -> Option<(PathBuf, Judgement)> {
         let (id, fresh) = (run_id(item), self.fresh);
         let path = self.dir.join(&id);
         let judgement = self.produce(item, &Attempt { id: &id, fresh }, info, progress)?;
-        let why = match emulation_failed(&judgement, may_not_boot) {
+        let why = match says_nothing(&judgement, expected) {
             Some(why) if matches!(self.place, Place::Nested(_)) => why,
             _ => return Some((path, judgement)),
         };
@@ -274,13 +273,15 @@ impl Drop for Suite {
     }
 }
 
-/// Why the nested machine's emulation, and not the guest, may be what this judgement is about; words for before its reason.
-fn emulation_failed(judgement: &Judgement, may_not_boot: bool) -> Option<&'static str> {
+/// Why this judgement is about the nested machine or the course of the run, and not about the kernel; words for before its reason. A
+/// finding, a panic, a hang and a pass are never looked away from.
+fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str> {
     if count(judgement, IMPOSSIBLE_FLAGS) > 0 {
         return Some("a CPU showed flags that no CPU has, its emulation failed: ");
     }
     let was_silent = judgement.verdict == Verdict::SetupError && count(judgement, "boots") > 0;
-    (was_silent && !may_not_boot).then_some("")
+    let missed_its_point = judgement.verdict == Verdict::Inconclusive;
+    ((was_silent || missed_its_point) && judgement.verdict != expected).then_some("")
 }
 
 fn count(judgement: &Judgement, what: &str) -> u64 {
@@ -392,22 +393,41 @@ mod tests {
     }
 
     #[test]
-    fn only_a_silent_guest_and_one_with_impossible_flags_are_tried_again() {
+    fn only_what_says_nothing_about_the_kernel_is_tried_again() {
         let judgement = |verdict, what: &str| Judgement {
             verdict,
             counts: [(what.to_owned(), 1)].into(),
             ..setup_error(String::new())
         };
-        let silent = judgement(Verdict::SetupError, "boots");
-        assert!(emulation_failed(&silent, false).is_some());
-        assert_eq!(emulation_failed(&silent, true), None, "it was to be so");
-        let impossible = judgement(Verdict::GuestPanic, IMPOSSIBLE_FLAGS);
-        assert!(emulation_failed(&impossible, true).is_some());
-        for verdict in [Verdict::GuestPanic, Verdict::Hang, Verdict::Finding] {
-            assert_eq!(emulation_failed(&judgement(verdict, "boots"), false), None);
+        let tried_again = |verdict, what: &str, expected| {
+            says_nothing(&judgement(verdict, what), expected).is_some()
+        };
+        let silent = (Verdict::SetupError, "boots");
+        assert!(tried_again(silent.0, silent.1, Verdict::Pass));
+        assert!(!tried_again(silent.0, silent.1, Verdict::SetupError));
+        assert!(!tried_again(
+            Verdict::SetupError,
+            "facts.malformed",
+            Verdict::Pass
+        ));
+        let flags = (Verdict::GuestPanic, IMPOSSIBLE_FLAGS);
+        assert!(tried_again(flags.0, flags.1, Verdict::Finding));
+        assert!(tried_again(Verdict::Inconclusive, "boots", Verdict::Pass));
+        assert!(!tried_again(
+            Verdict::Inconclusive,
+            "boots",
+            Verdict::Inconclusive
+        ));
+        for verdict in [
+            Verdict::GuestPanic,
+            Verdict::Hang,
+            Verdict::Finding,
+            Verdict::Pass,
+        ] {
+            for expected in [Verdict::Pass, Verdict::Finding] {
+                assert!(!tried_again(verdict, "boots", expected), "{verdict:?}");
+            }
         }
-        let no_kernel = judgement(Verdict::SetupError, "facts.malformed");
-        assert_eq!(emulation_failed(&no_kernel, false), None);
     }
 
     #[test]
