@@ -12,9 +12,10 @@ use pincushion_devices::device::SharedDevice;
 use pincushion_devices::trace::EventKind;
 use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
+use pincushion_vmm::control::Operate;
 use pincushion_vmm::machine::{
-    Exit, Machine, MachineConfig, MachineError, OrderError, Parts, Remote, StopHandle, VcpuReport,
-    vcpus_text,
+    Exit, Machine, MachineConfig, MachineError, Order, OrderError, Parts, Remote, RunState,
+    StopHandle, VcpuReport, vcpus_text,
 };
 use pincushion_vmm::program::tell;
 use pincushion_vmm::region::Region;
@@ -36,6 +37,9 @@ struct Shared {
     /// What the log calls the end if the machine is stopped from here: how, and why.
     stopped_as: Mutex<Option<(&'static str, String)>>,
 }
+
+/// The present boot, whichever it is, for a control socket.
+pub(super) struct Present(Arc<Shared>);
 
 /// The ways into the present boot.
 #[derive(Clone)]
@@ -96,6 +100,11 @@ impl Booted {
         boot.remote.snapshot(path, note)
     }
 
+    /// What a control socket controls.
+    pub(super) fn present(&self) -> Present {
+        Present(self.shared.clone())
+    }
+
     /// The next reset makes the machine boot again; without this it ends.
     pub(super) fn allow_reboot(&self) {
         self.shared.reboot_allowed.store(true, Ordering::Release);
@@ -121,6 +130,37 @@ impl Booted {
             // A panic in there was printed by its own thread, and the log without an end says the rest.
             let _ = thread.join();
         }
+    }
+}
+
+impl Present {
+    fn remote(&self) -> Option<Remote> {
+        self.0.boot().as_ref().map(|boot| boot.remote.clone())
+    }
+}
+
+impl Operate for Present {
+    fn state(&self) -> RunState {
+        self.remote()
+            .map_or(RunState::Ended, |remote| remote.state())
+    }
+
+    fn boots(&self) -> u32 {
+        self.remote().map_or(0, |remote| remote.boots())
+    }
+
+    fn uptime(&self) -> Duration {
+        self.remote()
+            .map_or(Duration::ZERO, |remote| remote.uptime())
+    }
+
+    fn give(&self, order: Order) -> Result<(), OrderError> {
+        self.remote().ok_or(OrderError::Ended)?.give(order)
+    }
+
+    fn snapshot(&self, path: &Path) -> Result<u64, OrderError> {
+        let remote = self.remote().ok_or(OrderError::Ended)?;
+        remote.snapshot(path, "")
     }
 }
 

@@ -14,8 +14,10 @@
 
 mod await_event;
 mod cards;
+mod control;
 mod disks;
 mod first_steps;
+mod host_acts;
 mod host_checks;
 mod machine;
 mod power_cut;

@@ -17,6 +17,8 @@ use pincushion_devices::trace::{EventKind, JsonLines, Tracer};
 use pincushion_vmm::assembly;
 use pincushion_vmm::config::BalloonConfig;
 use pincushion_vmm::config::units::parse_size;
+use pincushion_vmm::control::About;
+use pincushion_vmm::machine::MachineConfig;
 use pincushion_vmm::persistent_memory::{self, Wanted};
 use pincushion_vmm::program::{complain, tell};
 use pincushion_vmm::region::Region;
@@ -30,7 +32,7 @@ use super::stage::Stage;
 use super::titles::title;
 use super::trouble::Trouble;
 use super::witness::Witness;
-use super::{cards, disks, host_checks, snapshots};
+use super::{cards, control, disks, host_checks, snapshots};
 use crate::rundir::{self, CONSOLE_LOG, RunDir, RunInfo, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
 use crate::scenario::{Scenario, Values, fill};
@@ -125,7 +127,7 @@ fn perform(
         .context("cannot begin the record of a disk for power cuts")?;
     let plan = plan(scenario, info.seed, &values)?;
     dir.write("plan.toml", &toml::to_string(&plan)?)?;
-    let context = Context::new(plan, tracer.clone())?;
+    let context = Context::new(plan.clone(), tracer.clone())?;
     let disks = scenario.disks.iter();
     let devices =
         disks.map(|disk| disks::device(disk, &order.scratch, &context, records.of(&disk.id)));
@@ -139,6 +141,7 @@ fn perform(
     let (pmem, regions) = regions(scenario, &order.scratch, ram, &records, &context)?;
     devices.extend(pmem);
     records.sample(scenario, &regions, tracer);
+    let control = controlled(scenario, plan, &config, &devices, &context);
     let starts = regions.iter().map(Region::start).collect();
     let ear = Ear {
         events: tracer.subscribe(),
@@ -162,6 +165,10 @@ fn perform(
         console: File::create(dir.file(CONSOLE_LOG))?,
         vcpus: dir.file("vcpus.txt"),
     })?;
+    let control = control.map(|wanted| {
+        let machine = machine.present();
+        wanted.serve(&order.scratch, context.clone(), machine)
+    });
     let stage = Stage {
         scenario,
         context,
@@ -170,6 +177,7 @@ fn perform(
         snapshot_to,
         balloon,
         console,
+        control: control.transpose()?,
         values,
         cables,
         pmem_starts: starts,
@@ -277,6 +285,23 @@ fn console(
     let input = device.input();
     devices.push(Arc::new(Mutex::new(device)));
     Ok(Some(input))
+}
+
+/// What the control socket is to control, if the scenario wants one.
+fn controlled(
+    scenario: &Scenario,
+    plan: Plan,
+    config: &MachineConfig,
+    devices: &[SharedDevice],
+    context: &Context,
+) -> Option<control::Wanted> {
+    let about = About {
+        vcpus: config.vcpus.into(),
+        memory_bytes: config.memory_bytes,
+        kernel: config.kernel.display().to_string(),
+    };
+    let wanted = scenario.vm.control;
+    wanted.then(|| control::Wanted::new(context, plan, devices.to_vec(), about))
 }
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {

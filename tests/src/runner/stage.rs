@@ -9,16 +9,16 @@ use pincushion_devices::balloon::BalloonHandle;
 use pincushion_devices::console::ConsoleInput;
 use pincushion_devices::context::Context;
 use pincushion_devices::trace::EventKind;
-use pincushion_vmm::config::units::parse_size;
 use toml::Value;
 
 use super::await_event::{Ear, GaveUp, who_waits};
+use super::control::Control;
 use super::machine::Booted;
 use super::titles::{describe, title};
 use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
-use crate::scenario::model::{Await, Awaited, BalloonAct, Content, Expect, Fact, Scenario, Step};
+use crate::scenario::model::{Await, Awaited, Content, Expect, Fact, Scenario, Step};
 use crate::scenario::{Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
@@ -49,6 +49,8 @@ pub(super) struct Stage<'a> {
     pub(super) balloon: Option<BalloonHandle>,
     /// What is typed goes there.
     pub(super) console: Option<ConsoleInput>,
+    /// The control socket, if the scenario wants one.
+    pub(super) control: Option<Control>,
     pub(super) values: Values,
     /// The cables of the network cards.
     pub(super) cables: super::cards::Cables,
@@ -216,6 +218,8 @@ impl Stage<'_> {
             self.power_off()
         } else if let Some(act) = &step.balloon {
             self.ask_balloon(act)
+        } else if let Some(asked) = &step.control {
+            self.ask_control(asked)
         } else if let Some(fact) = &step.fact {
             self.tell(fact)
         } else {
@@ -398,39 +402,6 @@ impl Stage<'_> {
                 )))
             }
         }
-    }
-
-    fn ask_balloon(&self, act: &BalloonAct) -> Result<(), Trouble> {
-        let Some(balloon) = &self.balloon else {
-            return Err(Trouble::Stuck("the machine has no balloon".into()));
-        };
-        match act {
-            BalloonAct::Target(target) => {
-                let bytes = parse_size(target).map_err(Trouble::Stuck)?;
-                balloon
-                    .set_target(bytes)
-                    .map_err(|error| Trouble::Stuck(error.to_string()))
-            }
-            BalloonAct::Statistics(wanted) => {
-                if *wanted {
-                    balloon.request_statistics();
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn type_text(&self, text: &str) -> Result<(), Trouble> {
-        let taken = self
-            .console
-            .as_ref()
-            .map(|console| console.send(text.as_bytes()));
-        if taken == Some(text.len()) {
-            return Ok(());
-        }
-        Err(Trouble::Stuck(
-            "the virtio console does not take what is typed".into(),
-        ))
     }
 
     fn tell(&mut self, fact: &Fact) -> Result<(), Trouble> {

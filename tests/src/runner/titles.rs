@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use crate::scenario::control_step::Asked;
 use crate::scenario::model::{Await, Awaited, BalloonAct, Step};
 
 /// What a reader of the progress sees.
@@ -43,6 +44,14 @@ pub(crate) fn title(step: &Step) -> String {
     }
     if let Some(fact) = &step.fact {
         return format!("note: {}", fact.key);
+    }
+    if let Some(control) = &step.control {
+        return match control.asked() {
+            Ok(Asked::Request(method, address)) => {
+                format!("ask the control socket: {method} {address}")
+            }
+            Ok(Asked::Screen) | Err(_) => "look at `pincushion top`".into(),
+        };
     }
     match &step.balloon {
         Some(BalloonAct::Target(target)) => return format!("ask for a balloon of {target}"),

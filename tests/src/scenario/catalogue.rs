@@ -22,7 +22,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "direct-write-source-changed-late" "read-error-while-held" "writeback-error-while-held"
     "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held"
     "fork-while-read-held-foll-get" "reset-while-held" "reboot-while-held" "boot-1-cpu"
-    "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "balloon-inflate" "balloon-reporting"
+    "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "control-socket" "balloon-inflate" "balloon-reporting"
     "freed-while-held" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
     "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset" "fault-net"

@@ -341,13 +341,19 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
             check_target(scenario, target)?;
         }
     }
+    if let Some(control) = &step.control {
+        if !scenario.vm.control {
+            return Err("control: the machine has no socket: add vm = { control = true }".into());
+        }
+        control.asked()?;
+    }
     step.host
         .as_ref()
         .map_or(Ok(()), |check| check_host(scenario, check))
 }
 
 fn does_one_thing(step: &Step) -> Result<(), String> {
-    let all = "guest, await, gate, link, inject, type, join, reboot, power-off, fact, balloon, host, include";
+    let all = "guest, await, gate, link, inject, type, join, reboot, power-off, fact, balloon, control, host, include";
     match step.acts().as_slice() {
         [] => Err(format!("does nothing: give it one of {all}")),
         [_] => Ok(()),
@@ -478,6 +484,7 @@ impl Step {
             ("power-off", self.power_off),
             ("fact", self.fact.is_some()),
             ("balloon", self.balloon.is_some()),
+            ("control", self.control.is_some()),
             ("host", self.host.is_some()),
             ("include", self.include.is_some()),
         ]

@@ -3,6 +3,7 @@
 pub mod catalogue;
 mod check;
 mod content;
+pub mod control_step;
 mod expectation;
 mod host_step;
 mod interpolate;

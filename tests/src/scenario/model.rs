@@ -9,6 +9,7 @@ use pincushion_vmm::config::{CpuList, Transport};
 use serde::{Deserialize, Serialize};
 
 pub use super::content::{Content, DiskFile};
+use super::control_step::ControlStep;
 use super::power_cut::PowerCut;
 use crate::verdict::{Expectation, Promise};
 
@@ -117,6 +118,9 @@ pub struct Vm {
     pub cpu_affinity: CpuList,
     /// A virtio console of the name `hvc0`, as in the guest; which some kernels have as a module: `load-module` of `virtio_console`.
     pub virtio_console: bool,
+    /// A control socket, for `control` steps.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub control: bool,
     /// Longest time of the whole run in seconds, on the host's clock.
     pub limit_s: u64,
     /// The guest boots by itself, also where there is a snapshot of one like it.
@@ -136,6 +140,7 @@ impl Default for Vm {
             workers: 1,
             cpu_affinity: CpuList::default(),
             virtio_console: false,
+            control: false,
             limit_s: 420,
             fresh: false,
         }
@@ -268,8 +273,8 @@ pub enum Backend {
     Volatile,
 }
 
-/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `inject`, `type`, `join`, `reboot`, `power-off`, `fact`, `balloon`, `host` and
-/// `include`.
+/// One step. Exactly one of `guest`, `await`, `gate`, `link`, `inject`, `type`, `join`, `reboot`, `power-off`, `fact`, `balloon`, `control`, `host`
+/// and `include`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Step {
@@ -329,6 +334,9 @@ pub struct Step {
     /// Writes a fact into the log (docs/oracles.md).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Fact>,
+    /// Asks the machine's control socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlStep>,
     /// The host asks something of the balloon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonAct>,

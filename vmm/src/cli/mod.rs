@@ -14,6 +14,8 @@ mod table;
 mod top;
 mod top_view;
 
+pub use top::top_screen;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

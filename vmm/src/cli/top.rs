@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use ratatui::DefaultTerminal;
+use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::{DefaultTerminal, Terminal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::ctl::client_exit_code;
@@ -123,6 +124,26 @@ fn show(
         before = Some(std::mem::replace(&mut now, look(client)?));
         scroll = scroll.min(now.holds.holds.len().saturating_sub(1));
     }
+}
+
+/// The screen of this many columns and lines that `pincushion top` shows at first, as text, for whoever has no terminal.
+///
+/// # Errors
+/// [`ClientError`].
+///
+/// # Panics
+/// Never: a screen in memory takes everything.
+pub fn top_screen(client: &Client, columns: u16, lines: u16) -> Result<String, ClientError> {
+    let seen = look(client)?;
+    let backend = TestBackend::new(columns, lines);
+    let mut terminal = Terminal::new(backend).expect("memory is no terminal that fails");
+    terminal
+        .draw(|frame| draw(frame, None, &seen, 0))
+        .expect("memory is no terminal that fails");
+    let screen = terminal.backend().to_string();
+    let lines = screen.lines().map(|line| line.trim_matches('"').trim_end());
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    Ok(lines.join("\n"))
 }
 
 fn look(client: &Client) -> Result<Seen, ClientError> {
