@@ -15,6 +15,7 @@
 mod await_event;
 mod cards;
 mod control;
+mod crashed;
 mod disks;
 mod first_steps;
 mod host_acts;

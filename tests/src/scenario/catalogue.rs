@@ -35,7 +35,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
     "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
     "selftest-net-freed-while-held" "console-pci" "mmio-devices"
-    "power-cut-ext4" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
+    "power-cut" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
 );
 
 /// Parts by name.

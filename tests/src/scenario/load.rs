@@ -312,7 +312,10 @@ mod tests {
             ("host = { fsck = { disk = 'p' } }", "there is no device `p`"),
             ("link = { net = 'n', up = false }", "there is no card `n`"),
             ("balloon = { statistics = true }", "add [balloon]"),
-            ("control = { get = '/v1/holds' }", "add vm = { control = true }"),
+            (
+                "control = { get = '/v1/holds' }",
+                "add vm = { control = true }",
+            ),
         ] {
             let said = refused(&format!("[[step]]\n{step}\n"));
             assert!(

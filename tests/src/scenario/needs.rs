@@ -18,4 +18,16 @@ impl Scenario {
         programs.dedup();
         programs
     }
+
+    /// Whether this host's kernel has to mount an xfs image of its power cuts: nothing else replays that log.
+    #[must_use]
+    pub fn mounts_xfs(&self) -> bool {
+        let Some(cuts) = &self.power_cut else {
+            return false;
+        };
+        let disks = self.disks.iter().map(|disk| (&disk.id, disk.content));
+        let pmems = self.pmems.iter().map(|pmem| (&pmem.id, pmem.content));
+        let mut contents = disks.chain(pmems);
+        contents.any(|(id, content)| content == Content::Xfs && cuts.devices.contains(id))
+    }
 }

@@ -1,7 +1,7 @@
 //! Where guests run: on this host, or in nested machines that the whole suite shares.
 
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command};
 use std::time::Duration;
 
 use pincushion_image::host_program;
@@ -72,11 +72,34 @@ pub fn missing_for_guests() -> Option<String> {
 /// Why this one scenario cannot run here, though others can; `None`: it can.
 #[must_use]
 pub fn missing_for(scenario: &Scenario) -> Option<String> {
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    if scenario.mounts_xfs() {
+        if !is_root {
+            return Some("an xfs image is mounted to replay its log, which needs root".into());
+        }
+        if !knows_xfs() {
+            return Some("an xfs image is mounted to replay its log, and this host's kernel has no xfs (`modprobe xfs`)".into());
+        }
+    }
+    if is_root {
         return None;
     }
     let mut programs = scenario.host_programs().into_iter();
     programs.find_map(|name| host_program(name).err().map(|error| crate::words(&error)))
+}
+
+fn knows_xfs() -> bool {
+    let is_known = || {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        known.split_whitespace().any(|name| name == "xfs")
+    };
+    // Whether it did its work is asked of the kernel.
+    is_known()
+        || (Command::new("modprobe")
+            .args(["-q", "xfs"])
+            .status()
+            .is_ok()
+            && is_known())
 }
 
 impl Place {
