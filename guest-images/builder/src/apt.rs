@@ -14,7 +14,8 @@ use crate::command;
 use crate::error::Error;
 
 const PREFIX: &str = "linux-image-";
-const FLAVOUR: &str = "-cloud-amd64";
+/// Debian's flavours for this architecture, as their names end; the last is the end of the others too. The first is meant where none is named.
+const FLAVOURS: [&str; 3] = ["-cloud-amd64", "-rt-amd64", "-amd64"];
 const LISTS: &str = "/var/lib/apt/lists";
 
 /// One package, exactly.
@@ -30,10 +31,10 @@ pub struct PackageId {
 }
 
 impl PackageId {
-    /// Whether this is what `debian:wish` asks for: the series, or exactly that version.
+    /// Whether this is what `debian:wish` asks for: the series, or exactly that version, of the flavour.
     #[must_use]
     pub(crate) fn satisfies(&self, wish: &str) -> bool {
-        upstream_of(&self.name).is_some_and(|version| matches_wish(version, wish))
+        is_wished(&self.name, wish)
     }
 
     /// Older before newer.
@@ -44,7 +45,7 @@ impl PackageId {
 
 /// An archive of packages. There is one, apt's; tests have their own.
 pub(crate) trait Archive {
-    /// The newest cloud kernel for amd64 that satisfies `wish`, if the archive's lists have one.
+    /// The newest kernel for amd64 that satisfies `wish`, if the archive's lists have one.
     fn find(&self, wish: &str) -> Result<Option<PackageId>, Error>;
     /// The versions that the lists have, newest first, for a message.
     fn known_versions(&self) -> Vec<String>;
@@ -65,9 +66,8 @@ pub(crate) struct Apt;
 impl Archive for Apt {
     fn find(&self, wish: &str) -> Result<Option<PackageId>, Error> {
         let names = kernel_names()?;
-        let satisfies =
-            |name: &&str| upstream_of(name).is_some_and(|version| matches_wish(version, wish));
-        let wanted: Vec<&str> = names.iter().map(String::as_str).filter(satisfies).collect();
+        let names = names.iter().map(String::as_str);
+        let wanted: Vec<&str> = names.filter(|name| is_wished(name, wish)).collect();
         if wanted.is_empty() {
             return Ok(None);
         }
@@ -85,8 +85,11 @@ impl Archive for Apt {
         let names = kernel_names().unwrap_or_default();
         let mut versions: Vec<_> = names
             .iter()
-            .filter_map(|name| upstream_of(name))
-            .map(str::to_owned)
+            .filter_map(|name| kernel_of(name))
+            .map(|(version, flavour)| match flavour {
+                flavour if flavour == FLAVOURS[0] => version.to_owned(),
+                flavour => format!("{version}{flavour}"),
+            })
             .collect();
         versions.sort_by(|a, b| natural(b, a));
         versions
@@ -142,15 +145,27 @@ fn kernel_names() -> Result<Vec<String>, Error> {
     let names = command::output(60, None, "apt-cache", &["pkgnames", PREFIX])?;
     Ok(names
         .lines()
-        .filter(|name| upstream_of(name).is_some())
+        .filter(|name| kernel_of(name).is_some())
         .map(str::to_owned)
         .collect())
 }
 
-/// `6.12.117+deb12` for `linux-image-6.12.117+deb12-cloud-amd64`; nothing for meta packages, whose version is only a series.
-fn upstream_of(name: &str) -> Option<&str> {
-    let version = name.strip_prefix(PREFIX)?.strip_suffix(FLAVOUR)?;
-    (version.split('.').count() > 2).then_some(version)
+/// `6.12.117+deb12` and `-cloud-amd64` for `linux-image-6.12.117+deb12-cloud-amd64`; nothing for meta packages, whose version is only a series.
+fn kernel_of(name: &str) -> Option<(&str, &'static str)> {
+    let (version, flavour) = split_flavour(name.strip_prefix(PREFIX)?)?;
+    (version.split('.').count() > 2).then_some((version, flavour))
+}
+
+fn split_flavour(release: &str) -> Option<(&str, &'static str)> {
+    let flavours = FLAVOURS.into_iter();
+    let mut split = flavours.filter_map(|flavour| Some((release.strip_suffix(flavour)?, flavour)));
+    split.next()
+}
+
+/// Whether the package `name` is what `debian:wish` asks for: `6.12`, `6.12.117+deb12`, and each of them with a flavour, as `uname -r` has it.
+fn is_wished(name: &str, wish: &str) -> bool {
+    let (wished, flavour) = split_flavour(wish).unwrap_or((wish, FLAVOURS[0]));
+    kernel_of(name).is_some_and(|(version, its)| its == flavour && matches_wish(version, wished))
 }
 
 fn matches_wish(version: &str, wish: &str) -> bool {
@@ -224,16 +239,36 @@ mod tests {
     #[test]
     fn meta_and_unsigned_packages_are_no_kernels() {
         assert_eq!(
-            upstream_of("linux-image-6.1.0-56-cloud-amd64"),
-            Some("6.1.0-56")
+            kernel_of("linux-image-6.1.0-56-cloud-amd64"),
+            Some(("6.1.0-56", "-cloud-amd64"))
         );
         for name in [
             "linux-image-cloud-amd64",
+            "linux-image-amd64",
             "linux-image-6.12-cloud-amd64",
             "linux-image-6.1.0-56-cloud-amd64-unsigned",
-            "linux-image-6.1.0-56-amd64",
+            "linux-image-6.1.0-56-arm64",
         ] {
-            assert_eq!(upstream_of(name), None, "{name}");
+            assert_eq!(kernel_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_cloud_flavour_is_meant_where_none_is_named() {
+        let cloud = "linux-image-6.12.117+deb12-cloud-amd64";
+        let full = "linux-image-6.12.117+deb12-amd64";
+        let rt = "linux-image-6.12.117+deb12-rt-amd64";
+        for (wish, wished) in [
+            ("6.12", cloud),
+            ("6.12-cloud-amd64", cloud),
+            ("6.12.117+deb12", cloud),
+            ("6.12-amd64", full),
+            ("6.12.117+deb12-amd64", full),
+            ("6.12-rt-amd64", rt),
+        ] {
+            for name in [cloud, full, rt] {
+                assert_eq!(is_wished(name, wish), name == wished, "{name} for {wish}");
+            }
         }
     }
 

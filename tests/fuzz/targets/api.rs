@@ -132,10 +132,13 @@ fn entry(path: &str) -> Option<(&'static String, &'static Value)> {
     let parts: Vec<&str> = path.split('/').collect();
     let fits = |template: &str| {
         let template: Vec<&str> = template.split('/').collect();
-        let same = |(wanted, part): (&&str, &&str)| {
-            wanted == part || wanted.starts_with('{') && !part.is_empty()
+        // The router takes a name that is empty, unless the address ends there.
+        let is_name = |index, part: &str| !part.is_empty() || index + 1 < parts.len();
+        let same = |(index, (wanted, part)): (usize, (&&str, &&str))| {
+            wanted == part || wanted.starts_with('{') && is_name(index, part)
         };
-        template.len() == parts.len() && template.iter().zip(&parts).all(same)
+        let pairs = template.iter().zip(&parts);
+        template.len() == parts.len() && pairs.enumerate().all(same)
     };
     let paths = document()["paths"].as_object().expect("paths");
     paths.iter().find(|(template, _)| fits(template))
