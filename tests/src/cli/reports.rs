@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pincushion_vmm::program;
 
-use crate::report::{About, Card, RunSummary, html, json_lines, junit, ktap};
+use crate::report::{About, Card, Made, RunSummary, card_markdown, html, json_lines, junit, ktap};
+use crate::suite::{today, workspace_commit};
 
 /// Where which report goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -22,6 +23,9 @@ pub(super) struct ReportArgs {
     /// Write one JSON object per run
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the report card as Markdown, with date, kernels and commit
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
     /// Write the page here [default: report.html in the report directory]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -43,6 +47,11 @@ pub(super) fn write(
     files.extend(args.json.clone().map(|path| (path, lines)));
     files.extend(args.junit.clone().map(|path| (path, junit(runs))));
     files.extend(args.ktap.clone().map(|path| (path, ktap(runs))));
+    files.extend(args.card.clone().map(|path| {
+        let (date, commit) = (today(), workspace_commit());
+        let (date, commit) = (&*date, &*commit);
+        (path, card_markdown(runs, about, Made { date, commit }))
+    }));
     let card = serde_json::to_string_pretty(&Card::of(runs));
     files.push((
         dir.join("card.json"),

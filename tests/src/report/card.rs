@@ -22,6 +22,9 @@ pub struct Card {
 pub struct Group {
     /// `O1`, `O2`, `O3`, `freed`, or `other` for what is about no promise of the kernel's.
     pub name: &'static str,
+    /// The promise itself.
+    #[serde(skip)]
+    pub promise: Option<Promise>,
     /// The promise, in words.
     pub what: &'static str,
     /// By file system, then in the order in which they ran.
@@ -127,6 +130,7 @@ impl Card {
         }
         let groups = GROUPS.into_iter().map(|(promise, name, what)| Group {
             name,
+            promise,
             what,
             rows: rows(runs, promise, &kernels),
         });

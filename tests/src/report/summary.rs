@@ -81,6 +81,11 @@ impl RunSummary {
         }
         let count = |name: &str| self.judgement.counts.get(name).copied().unwrap_or(0);
         let has_held = |promise: Promise| count(&format!("must-hold.held-{promise:?}")) > 0;
+        // By a device's fault, or it would be broken: the kernel had nothing to keep there.
+        let has_lost = {
+            let mut findings = self.judgement.findings.iter();
+            findings.any(|finding| finding.oracle == "lost-after-power-cut")
+        };
         let tested = match promise {
             Promise::O1 => {
                 count("writeback-of-held-page.dma-into-file-page") > 0
@@ -90,7 +95,7 @@ impl RunSummary {
             }
             Promise::O2 => {
                 count("lost-dma-data.kept") > 0
-                    || count("lost-after-power-cut.promises") > 0
+                    || count("lost-after-power-cut.promises") > 0 && !has_lost
                     || has_held(promise)
             }
             Promise::O3 => count("dax-block-reused-while-held.looked-twice") > 0,
@@ -214,6 +219,18 @@ mod tests {
             example(Verdict::Finding, true).promise(Promise::O1),
             PromiseState::Broken
         );
+    }
+
+    #[test]
+    fn bytes_that_a_lying_device_lost_were_not_kept_by_the_kernel() {
+        let mut run = example(Verdict::Pass, true);
+        let promises = "lost-after-power-cut.promises".to_owned();
+        run.judgement.counts.insert(promises, 1);
+        assert_eq!(run.promise(Promise::O2), PromiseState::Kept);
+        run.judgement.findings = example(Verdict::Finding, true).judgement.findings;
+        run.judgement.findings[0].oracle = "lost-after-power-cut".into();
+        run.judgement.findings[0].promise = Promise::Machine;
+        assert_eq!(run.promise(Promise::O2), PromiseState::NotTested);
     }
 
     #[test]

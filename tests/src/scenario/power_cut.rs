@@ -168,7 +168,7 @@ mod tests {
 
     fn read(table: &str) -> Result<(), String> {
         let head = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n\
-            [[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n[[disk]]\nid = 'x'\nsize = '16M'\ncontent = 'xfs'\n";
+            [[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n[[disk]]\nid = 'x'\nsize = '32M'\ncontent = 'xfs'\n[[disk]]\nid = 'y'\nsize = '128M'\ncontent = 'btrfs'\n";
         parse(&format!("{head}[power-cut]\n{table}"), Path::new("x.toml"))
             .map(drop)
             .map_err(|error| error.to_string())
@@ -181,6 +181,7 @@ mod tests {
             { event = 'executed', device = 'a', ordinal = 7 }, { event = 'step-ended', op = 'fsync', count = 2 }, { random = 5 }]",
         )
         .unwrap();
+        read("devices = ['x']\nat = [{ random = 1 }]").unwrap();
     }
 
     #[test]
@@ -192,8 +193,8 @@ mod tests {
                 "no disk or pmem `b`",
             ),
             (
-                "devices = ['x']\nat = [{ random = 1 }]",
-                "only a mount replays",
+                "devices = ['y']\nat = [{ random = 1 }]",
+                "the host does not look",
             ),
             (
                 "devices = ['a']\natomic = 1024\nat = [{ random = 1 }]",

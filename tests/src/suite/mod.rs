@@ -23,4 +23,4 @@ pub use programs::{Programs, workspace_commit};
 pub(crate) use selection::split_variant;
 pub use selection::{Item, Selection, SelectionError, read_file, select};
 pub use stop::Stop;
-pub use storage::suite_dir;
+pub use storage::{suite_dir, today};

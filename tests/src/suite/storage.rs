@@ -42,6 +42,12 @@ fn number(root: &Path, date: &str) -> io::Result<PathBuf> {
     unreachable!("a directory does not hold 2^32 suites")
 }
 
+/// Today in UTC, `YYYY-MM-DD`.
+#[must_use]
+pub fn today() -> String {
+    date(unix_seconds())
+}
+
 /// Seconds since 1970.
 pub(super) fn unix_seconds() -> u64 {
     SystemTime::now()
