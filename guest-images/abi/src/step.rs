@@ -467,6 +467,17 @@ pub enum Step {
         rings: u32,
         tag: String,
     },
+    /// A transfer between a file and the fixed buffer of the `UringRegister` of this tag (its first ring, its first buffer), and its end: READ_FIXED and WRITE_FIXED,
+    /// which use the pinned pages, whatever the mapping has by now. Values as [`Step::UringWait`].
+    UringFixed {
+        registered: String,
+        direction: IoDirection,
+        file: String,
+        offset: u64,
+        #[serde(default)]
+        buffer_offset: u64,
+        len: u64,
+    },
     /// Ends the ring of a `UringRegister`: the pages are unpinned.
     UringRelease { tag: String },
     /// A mounted file system as a whole.

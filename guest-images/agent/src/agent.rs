@@ -44,7 +44,7 @@ pub struct Names {
     /// Programs that give frames to them.
     pub redirects: Table<crate::sys::bpf::Redirect>,
     /// Rings that are there for their registered buffers.
-    pub registered: Table<Vec<io_uring::IoUring>>,
+    pub registered: Table<crate::steps::uring::Registered>,
     /// userfaultfds.
     pub userfaults: Table<Arc<OwnedFd>>,
     /// Pipes.

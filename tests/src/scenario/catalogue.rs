@@ -29,7 +29,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-wait-while-held"
     "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
-    "clone-while-held" "freeze-while-held"
+    "clone-while-held" "freeze-while-held" "registered-page-orphaned"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -196,11 +196,10 @@ mod tests {
     fn every_scenario_says_what_it_expects_of_each_of_its_kernels() {
         for Listed { scenario, .. } in all().unwrap() {
             for kernel in &scenario.kernels {
-                assert!(
-                    super::super::expected_for(&scenario.expect, kernel).is_some(),
-                    "{} on {kernel}",
-                    scenario.name
-                );
+                let name = &scenario.name;
+                let expected = super::super::expected_for(&scenario.expect, kernel);
+                assert!(expected.is_some(), "{name} on {kernel}");
+                assert_eq!(scenario.why_not_for(kernel), None, "{name} on {kernel}");
             }
         }
     }

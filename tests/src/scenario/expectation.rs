@@ -37,6 +37,17 @@ fn is_meant(name: &str, kernel: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
 }
 
+impl Scenario {
+    /// Why it does not apply to this kernel, if its file says so.
+    #[must_use]
+    pub fn why_not_for(&self, kernel: &str) -> Option<&str> {
+        let mut named = self.not_for.iter();
+        named
+            .find(|(name, _)| is_meant(name, kernel))
+            .map(|(_, why)| why.as_str())
+    }
+}
+
 /// Compares what was seen on a kernel with what the scenario expects of it. A kernel that the scenario does not name, neither by `kernels`
 /// nor by `expect`, may lack what the scenario is about; one that it names may not, or a probe that has broken would go unseen.
 #[must_use]

@@ -41,6 +41,9 @@ pub struct Scenario {
     /// Kernels that it applies to.
     #[serde(default = "newest_kernel")]
     pub kernels: Vec<String>,
+    /// Kernels that it does not apply to, and why: there it is not run, whoever asks for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_for: BTreeMap<String, String>,
     /// Values of `${set.KEY}`; empty once the file was read.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub set: toml::Table,

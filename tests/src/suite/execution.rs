@@ -141,7 +141,10 @@ impl Suite {
             oracles: Vec::new(),
         });
         let expected = expectation.verdict;
-        let (path, judgement) = self.produce_patiently(item, &mut info, expected, progress)?;
+        let (path, judgement) = match item.scenario.why_not_for(&item.kernel) {
+            Some(why) => (self.dir.join(run_id(item)), not_applicable(why)),
+            None => self.produce_patiently(item, &mut info, expected, progress)?,
+        };
         let comparison = compare_on(&item.scenario, &item.kernel, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
@@ -328,6 +331,13 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
         verdict,
         reason: format!("{doubt}; {}", judgement.reason),
         ..judgement
+    }
+}
+
+fn not_applicable(why: &str) -> Judgement {
+    Judgement {
+        verdict: Verdict::NotApplicable,
+        ..setup_error(why.to_owned())
     }
 }
 

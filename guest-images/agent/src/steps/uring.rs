@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "an entry of the ring names memory by address")]
 
 use std::io;
+use std::os::fd::RawFd;
 
 use io_uring::{IoUring, opcode, types::Fd};
 use pincushion_abi::Fault;
@@ -11,7 +12,7 @@ use crate::agent::Agent;
 use crate::fault::{Errno, io as io_fault, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
-use crate::steps::transfer::{Ends, whole};
+use crate::steps::transfer::{Ends, Part, whole};
 use crate::sys::memory::Span;
 
 /// A ring with its one transfer.
@@ -70,6 +71,13 @@ pub fn wait(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
     Ok(Found::nothing().count("result", bytes))
 }
 
+/// Rings that are there for their registered buffers.
+pub struct Registered {
+    rings: Vec<IoUring>,
+    /// Where each buffer is, or was: what is registered stays pinned when the mapping has gone.
+    span: Span,
+}
+
 /// How often a mapping is registered.
 pub struct Count {
     /// In each ring.
@@ -104,7 +112,10 @@ pub fn register(
         Ok::<_, Fault>(())
     });
     if !rings.is_empty() {
-        let _ = agent.names().registered.put(tag, rings);
+        let _ = agent
+            .names()
+            .registered
+            .put(tag, Registered { rings, span });
     }
     registered?;
     Ok(Found::nothing())
@@ -112,9 +123,65 @@ pub fn register(
 
 /// Ends a ring with its registration.
 pub fn release(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
-    let rings = agent.names().registered.take("registration", tag)?;
-    stamp.around(|| drop(rings));
+    let registered = agent.names().registered.take("registration", tag)?;
+    stamp.around(|| drop(registered.rings));
     Ok(Found::nothing())
+}
+
+/// One transfer by the first fixed buffer of a registration `(tag, offset in the buffer)`, to its end.
+pub fn fixed(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    direction: IoDirection,
+    part: &Part<'_>,
+    (tag, buffer_offset): (&str, u64),
+) -> StepResult {
+    let fd = agent.file(part.name)?;
+    let mut registered = agent.names().registered.take("registration", tag)?;
+    let result = transfer_fixed(&mut registered, stamp, direction, (fd, part), buffer_offset);
+    let _ = agent.names().registered.put(tag, registered);
+    result
+}
+
+fn transfer_fixed(
+    registered: &mut Registered,
+    stamp: &mut Stamp<'_>,
+    direction: IoDirection,
+    (fd, part): (RawFd, &Part<'_>),
+    buffer_offset: u64,
+) -> StepResult {
+    let room = (registered.span.len() as u64).checked_sub(buffer_offset);
+    if room.is_none_or(|room| part.len > room) {
+        let (len, all) = (part.len, registered.span.len());
+        return Err(sentence(
+            "io_uring",
+            format!("{len} bytes from {buffer_offset} are not in the buffer of {all} bytes"),
+        ));
+    }
+    // Both fit: they are within a buffer that there is.
+    let (asked, at) = (part.len as u32, buffer_offset as usize);
+    let address = registered.span.address() + at;
+    let address = std::ptr::with_exposed_provenance_mut::<u8>(address);
+    let entry = match direction {
+        IoDirection::Read => opcode::ReadFixed::new(Fd(fd), address, asked, 0)
+            .offset(part.offset)
+            .build(),
+        IoDirection::Write => opcode::WriteFixed::new(Fd(fd), address, asked, 0)
+            .offset(part.offset)
+            .build(),
+    };
+    let ring = &mut registered.rings[0];
+    // SAFETY: the kernel uses the pages that were registered, which stay pinned as long as the ring is there; it ends before this returns.
+    unsafe { ring.submission().push(&entry) }.expect("nothing else is in the ring");
+    let result = stamp
+        .around(|| completion(ring))
+        .map_err(|error| io_fault("io_uring_enter", &error))?;
+    let bytes = usize::try_from(result).map_err(|_| Errno {
+        call: "io_uring",
+        number: -result,
+    })?;
+    whole("io_uring", bytes, part.len)?;
+    Ok(Found::nothing().count("result", bytes))
 }
 
 /// The result of the one completion, negative for an errno.
@@ -163,6 +230,23 @@ mod tests {
         bench.ok(json!({"op": "uring-wait", "tag": "t"}));
         let verify = json!({"op": "verify", "map": "m", "len": 4096, "pattern": {"seed": 3}});
         assert_eq!(bench.ok(verify)["equal"], Value::Bool(true));
+        bench.ok(json!({"op": "uring-register", "map": "m", "tag": "r"}));
+        // What is registered is the page, and not the address.
+        bench.ok(json!({"op": "madvise", "map": "m", "advice": "dontneed"}));
+        let fixed = |direction: &str, offset: u64, buffer_offset: u64| {
+            json!({
+                "op": "uring-fixed", "registered": "r", "direction": direction, "file": "a", "offset": offset, "buffer_offset": buffer_offset, "len": 4096,
+            })
+        };
+        bench.ok(fixed("write", 4096, 0));
+        let zeros = json!({"op": "verify", "map": "m", "len": 4096, "pattern": {"byte": 0}});
+        assert_eq!(bench.ok(zeros)["equal"], Value::Bool(true));
+        let copied = json!({"op": "read-verify", "file": "a", "offset": 4096, "len": 4096, "pattern": {"seed": 3}});
+        assert_eq!(bench.ok(copied)["equal"], Value::Bool(true));
+        let fault = bench.fails(fixed("read", 0, 1));
+        assert!(fault.name.contains("not in the buffer"), "{}", fault.name);
+        bench.ok(json!({"op": "uring-release", "tag": "r"}));
+        bench.ok(json!({"op": "truncate", "file": "a", "len": 4096}));
         bench.ok(step("read", 100));
         let fault = bench.fails(json!({"op": "uring-wait", "tag": "t"}));
         assert_eq!(fault.name, "short transfer: 3996 of 4096 bytes");
