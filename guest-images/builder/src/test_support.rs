@@ -88,7 +88,13 @@ pub(crate) fn bootable_bzimage(release: &str) -> Vec<u8> {
 
 /// A relocatable ELF file whose only content is `.modinfo`.
 pub(crate) fn module(name: &str, depends: &str) -> Vec<u8> {
-    let modinfo = format!("license=GPL\0depends={depends}\0name={name}\0vermagic=6.12.0 SMP\0");
+    module_with(name, depends, "")
+}
+
+/// The same with more entries of its `.modinfo`, each with a NUL behind it.
+pub(crate) fn module_with(name: &str, depends: &str, more: &str) -> Vec<u8> {
+    let modinfo =
+        format!("license=GPL\0depends={depends}\0{more}name={name}\0vermagic=6.12.0 SMP\0");
     let names = b"\0.modinfo\0.shstrtab\0";
     let (modinfo_at, names_at) = (64u64, 64 + modinfo.len() as u64);
     let headers_at = (names_at + names.len() as u64).next_multiple_of(8);

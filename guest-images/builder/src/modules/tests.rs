@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::tree::module_name;
 use super::*;
-use crate::test_support::{gzip, module, xz, zstd};
+use crate::test_support::{gzip, module, module_with, xz, zstd};
 
 /// A tree of (file name, depends), all plain.
 fn tree(modules: &[(&str, &str)], builtin: &str) -> (tempfile::TempDir, ModuleTree) {
@@ -50,6 +50,24 @@ fn built_in_modules_are_skipped_also_as_a_dependency() {
     );
     assert_eq!(names(&tree.resolve(&["ext4", "a"]).unwrap()), ["b", "a"]);
     assert!(tree.is_builtin("ext4"));
+}
+
+#[test]
+fn what_a_module_would_like_comes_before_it_if_it_is_there() {
+    let (dir, _) = tree(&[("crc16.ko", ""), ("after.ko", "")], "");
+    let soft = "softdep=pre: crypto-crc32c gone crc16 post: after\0";
+    let alias = "alias=crc32c\0alias=crypto-crc32c\0softdep=pre: ext4\0";
+    for (name, more) in [
+        ("ext4", soft),
+        ("crc32c_generic", alias),
+        ("sha_generic", ""),
+    ] {
+        let path = dir.path().join(format!("kernel/{name}.ko"));
+        fs::write(path, module_with(name, "", more)).unwrap();
+    }
+    let tree = ModuleTree::open(dir.path()).unwrap();
+    let order = tree.resolve(&["ext4"]).unwrap();
+    assert_eq!(names(&order), ["crc32c_generic", "crc16", "ext4"]);
 }
 
 #[test]

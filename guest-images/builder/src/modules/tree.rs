@@ -111,6 +111,17 @@ impl ModuleTree {
         self.files.get(name).map(PathBuf::as_path)
     }
 
+    /// The modules whose names end so, by name.
+    pub(super) fn files_ending<'a>(
+        &'a self,
+        ending: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Path)> {
+        let files = self.files.iter();
+        files
+            .filter(move |(name, _)| name.ends_with(ending))
+            .map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+
     /// Reads, checks and unpacks one module.
     pub(super) fn read(&self, name: &str, path: &Path) -> Result<Module, ModuleError> {
         let failed = |source| ModuleError::Read {

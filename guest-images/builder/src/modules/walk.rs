@@ -44,36 +44,94 @@ impl Walk<'_> {
             return Err(self.tree.unknown(name, self.path.last()));
         };
         let module = self.tree.read(name, path)?;
-        let depends = depends(&module)?;
+        let info = ModInfo::of(&module)?;
         self.path.push(name.to_owned());
-        for needed in &depends {
-            self.visit(needed)?;
+        for needed in info.depends() {
+            self.visit(&needed)?;
+        }
+        for wanted in info.wants_before() {
+            // Whatever is not there is not needed: that is what makes it soft.
+            if let Some(provider) = self.provider(&wanted)?
+                && !self.path.contains(&provider)
+            {
+                self.visit(&provider)?;
+            }
         }
         self.path.pop();
         self.done.insert(name.to_owned());
         self.order.push(module);
         Ok(())
     }
+
+    /// The module that a soft dependency means: one of this name, or the generic form of an algorithm of the kernel's crypto API
+    /// (`crypto-crc32c`), which ext4 asks for by name where it is no part of the kernel.
+    fn provider(&self, wanted: &str) -> Result<Option<String>, ModuleError> {
+        let name = normal(wanted);
+        if self.tree.file_of(&name).is_some() {
+            return Ok(Some(name));
+        }
+        for (name, path) in self.tree.files_ending("_generic") {
+            let module = self.tree.read(name, path)?;
+            if ModInfo::of(&module)?.has_alias(wanted) {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+        Ok(None)
+    }
 }
 
-/// The `depends=` of a module's `.modinfo`, a section of NUL-terminated `key=value` texts.
-fn depends(module: &Module) -> Result<Vec<String>, ModuleError> {
-    let wrong = |reason: String| ModuleError::NotAModule {
-        path: module.source.clone(),
-        reason,
-    };
-    let elf =
-        object::File::parse(module.bytes.as_slice()).map_err(|source| wrong(source.to_string()))?;
-    let section = elf
-        .section_by_name(".modinfo")
-        .ok_or_else(|| wrong("it has no .modinfo".to_owned()))?;
-    let data = section.data().map_err(|source| wrong(source.to_string()))?;
-    let lists = data
-        .split(|byte| *byte == 0)
-        .filter_map(|entry| entry.strip_prefix(b"depends="));
-    Ok(lists
-        .flat_map(|list| list.split(|byte| *byte == b','))
-        .filter(|name| !name.is_empty())
-        .map(|name| normal(&String::from_utf8_lossy(name)))
-        .collect())
+/// A module's `.modinfo`, a section of NUL-terminated `key=value` texts.
+struct ModInfo(Vec<String>);
+
+impl ModInfo {
+    fn of(module: &Module) -> Result<Self, ModuleError> {
+        let wrong = |reason: String| ModuleError::NotAModule {
+            path: module.source.clone(),
+            reason,
+        };
+        let elf = object::File::parse(module.bytes.as_slice())
+            .map_err(|source| wrong(source.to_string()))?;
+        let section = elf
+            .section_by_name(".modinfo")
+            .ok_or_else(|| wrong("it has no .modinfo".to_owned()))?;
+        let data = section.data().map_err(|source| wrong(source.to_string()))?;
+        let entries = data.split(|byte| *byte == 0);
+        Ok(Self(
+            entries
+                .map(|entry| String::from_utf8_lossy(entry).into_owned())
+                .collect(),
+        ))
+    }
+
+    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let entries = self.0.iter();
+        entries.filter_map(move |entry| entry.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    /// What it cannot be loaded without.
+    fn depends(&self) -> Vec<String> {
+        let names = self.values("depends").flat_map(|list| list.split(','));
+        names.filter(|name| !name.is_empty()).map(normal).collect()
+    }
+
+    /// What it would like to be loaded before, `softdep=pre: a b post: c`.
+    fn wants_before(&self) -> Vec<String> {
+        let mut wanted = Vec::new();
+        for list in self.values("softdep") {
+            let mut is_before = false;
+            for word in list.split_whitespace() {
+                match word {
+                    "pre:" => is_before = true,
+                    "post:" => is_before = false,
+                    name if is_before => wanted.push(name.to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        wanted
+    }
+
+    fn has_alias(&self, wanted: &str) -> bool {
+        self.values("alias").any(|alias| alias == wanted)
+    }
 }
