@@ -115,10 +115,15 @@ pub struct Manifest {
     pub initrd: FileRecord,
 }
 
+/// Raised when other modules are found for the same names, so that no image of before is taken for what would be built now.
+const RESOLVER: u32 = 2;
+
 /// What decides an image's bytes. Its digest names the image.
 #[derive(Serialize)]
 struct Inputs<'a> {
     format: u32,
+    /// [`RESOLVER`].
+    resolver: u32,
     kernel: &'a str,
     module_tree: String,
     modules: &'a [&'a str],
@@ -149,6 +154,7 @@ impl Store {
             .collect();
         let inputs = Inputs {
             format: FORMAT,
+            resolver: RESOLVER,
             kernel: &kernel.digest,
             module_tree: kernel.modules.fingerprint()?,
             modules: spec.modules,

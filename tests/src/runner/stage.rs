@@ -38,6 +38,9 @@ const LACKING: [&str; 6] = [
     "ENOENT",
 ];
 
+/// How the agent says that the image, which has what the kernel's package has, lacks a module.
+const NO_MODULE: &str = "load-module";
+
 /// Where steps are done.
 pub(super) struct Stage<'a> {
     pub(super) scenario: &'a Scenario,
@@ -307,7 +310,7 @@ impl Stage<'_> {
             self.values.set_found(name, found);
         }
         if let (Some(needs), Outcome::Failed(fault)) = (&sent.needs, &outcome)
-            && LACKING.contains(&fault.name.as_str())
+            && (LACKING.contains(&fault.name.as_str()) || fault.call == NO_MODULE)
         {
             return Err(Trouble::NotApplicable {
                 step: sent.id,
