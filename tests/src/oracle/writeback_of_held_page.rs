@@ -16,7 +16,7 @@
 use pincushion_devices::trace::event::{Direction, Event, EventKind, FRAME_SIZE, Moment};
 
 use super::bench::{Opinion, Oracle, merge};
-use crate::timeline::{Overlap, PageOwner, Timeline};
+use crate::timeline::{Fact, Overlap, PageOwner, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
 
 const NAME: &str = "writeback-of-held-page";
@@ -148,6 +148,7 @@ fn certain(timeline: &Timeline, overlap: &Overlap, declared: &[(u64, &PageOwner)
             moment(after.moment)
         );
     }
+    text += &by_the_kernels_trace(timeline);
     Finding {
         oracle: NAME.to_owned(),
         title: "write-back of a page that a device is still writing".to_owned(),
@@ -157,6 +158,19 @@ fn certain(timeline: &Timeline, overlap: &Overlap, declared: &[(u64, &PageOwner)
         evidence: evidence(timeline, overlap),
         frames: declared.iter().map(|(frame, _)| *frame).collect(),
     }
+}
+
+/// How the kernel came to clean a page, where the scenario had it traced.
+fn by_the_kernels_trace(timeline: &Timeline) -> String {
+    let traces = timeline.facts.iter().filter_map(|(_, fact)| match fact {
+        Fact::KernelTrace(trace) => Some((&trace.what, trace.clearest()?)),
+        _ => None,
+    });
+    let told = traces.map(|(what, stack)| {
+        let callers = stack.join(" < ");
+        format!(" The kernel's trace of {what}: {callers}.")
+    });
+    told.collect()
 }
 
 fn possible(timeline: &Timeline, overlap: &Overlap) -> Finding {
@@ -291,6 +305,21 @@ mod tests {
             ask(WritebackOfHeldPage::default(), &script).findings.len(),
             1
         );
+    }
+
+    #[test]
+    fn a_trace_of_the_kernels_gives_the_finding_its_functions_and_makes_none_by_itself() {
+        let text =
+            "a-1: cleans: (folio_clear_dirty_for_io+0x0/0x1)\na-1: <stack trace>\n => do_fsync\n";
+        let mut script = declared();
+        script.fact("kernel-trace", json!({"what": "the fsync", "text": text}));
+        let none = ask(WritebackOfHeldPage::default(), &script).findings;
+        assert_eq!(none, []);
+        script.fetch("b#0", Operation::Read, frame(PAGE));
+        script.fetch("a#0", Operation::Write, frame(PAGE));
+        let findings = ask(WritebackOfHeldPage::default(), &script).findings;
+        let told = "The kernel's trace of the fsync: folio_clear_dirty_for_io < do_fsync.";
+        assert!(findings[0].text.contains(told), "{}", findings[0].text);
     }
 
     #[test]

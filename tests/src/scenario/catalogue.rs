@@ -15,7 +15,7 @@ macro_rules! files {
 /// Scenario files by name, in the order of `list`.
 const SCENARIOS: &[(&str, &str)] = files!("":
     "ext4-fsync-remount" "writeback-while-held-sync" "writeback-while-held-libaio"
-    "writeback-while-held-uring" "dma-under-writeback" "dma-under-writeback-late"
+    "writeback-while-held-uring" "dma-under-writeback" "dma-under-writeback-traced" "dma-under-writeback-late"
     "dma-under-writeback-stable" "read-into-page-under-writeback"
     "read-into-page-under-writeback-stable" "cpu-store-under-writeback"
     "cpu-store-under-writeback-stable" "no-overlap" "direct-write-source-changed-early"
@@ -42,7 +42,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
-    "fresh-page" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive"
+    "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive"
     "pins-balanced" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4" "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4"
     "dax-clone-xfs" "dax-end-ext4" "dax-end-xfs"

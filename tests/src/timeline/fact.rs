@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::kernel_trace::KernelTrace;
 use crate::verdict::Promise;
 
 /// One fact, by its key.
@@ -29,6 +30,7 @@ pub enum Fact {
     MustHold(MustHold),
     Looked(Looked),
     Frozen(Frozen),
+    KernelTrace(KernelTrace),
     /// A key that no oracle knows: for people and pictures.
     Other(String),
 }
@@ -322,6 +324,7 @@ impl Fact {
             "must-hold" => Self::MustHold(MustHold::deserialize(value)?),
             "looked" => Self::Looked(Looked::deserialize(value)?),
             "frozen" => Self::Frozen(Frozen::deserialize(value)?),
+            "kernel-trace" => Self::KernelTrace(KernelTrace::deserialize(value)?),
             other => Self::Other(other.to_owned()),
         })
     }

@@ -10,6 +10,7 @@ mod fact;
 mod faults;
 pub mod fsynced;
 mod history;
+mod kernel_trace;
 mod lives;
 mod plausible;
 mod reader;

@@ -122,6 +122,7 @@ impl Timeline {
             | Fact::MustHold(_)
             | Fact::Looked(_)
             | Fact::Frozen(_)
+            | Fact::KernelTrace(_)
             | Fact::Other(_) => {}
         }
         self.facts.push((at, fact));
