@@ -13,10 +13,14 @@ pub fn shown(runs: &[RunSummary]) -> Option<String> {
     let same_kernel = || runs.iter().filter(|run| run.kernel == first.kernel);
     let who = kernel(first);
     let promise = format!("{:?}", finding.promise);
-    let names: Vec<&str> = same_kernel()
-        .filter(|run| run.promise(finding.promise) == PromiseState::Broken)
-        .map(|run| run.scenario.as_str())
-        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for run in same_kernel() {
+        let name = run.scenario.as_str();
+        // A scenario that ran again and again is named once.
+        if run.promise(finding.promise) == PromiseState::Broken && !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let what = if finding.oracle == WRITEBACK {
         "wrote a page back to one disk while another disk still owned it for DMA".to_owned()
     } else {
@@ -73,7 +77,7 @@ mod tests {
             .counts
             .insert("lost-dma-data.kept".into(), 1);
         assert_eq!(
-            shown(&[control, run]).as_deref(),
+            shown(&[control, run.clone(), run]).as_deref(),
             Some(
                 "Debian's 6.12.117 wrote a page back to one disk while another disk still owned it for DMA \
                  (O1 broken: dma-under-writeback), and lost none of the device's data (O2 kept)."

@@ -150,16 +150,17 @@ fn transfer_fixed(
     (fd, part): (RawFd, &Part<'_>),
     buffer_offset: u64,
 ) -> StepResult {
-    let room = (registered.span.len() as u64).checked_sub(buffer_offset);
-    if room.is_none_or(|room| part.len > room) {
-        let (len, all) = (part.len, registered.span.len());
-        return Err(sentence(
-            "io_uring",
-            format!("{len} bytes from {buffer_offset} are not in the buffer of {all} bytes"),
-        ));
+    let all = registered.span.len();
+    let outside = || {
+        let len = part.len;
+        let said = format!("{len} bytes from {buffer_offset} are not in the buffer of {all} bytes");
+        sentence("io_uring", said)
+    };
+    let asked = u32::try_from(part.len).map_err(|_| outside())?;
+    let at = usize::try_from(buffer_offset).map_err(|_| outside())?;
+    if all.checked_sub(at).is_none_or(|room| room < asked as usize) {
+        return Err(outside());
     }
-    // Both fit: they are within a buffer that there is.
-    let (asked, at) = (part.len as u32, buffer_offset as usize);
     let address = registered.span.address() + at;
     let address = std::ptr::with_exposed_provenance_mut::<u8>(address);
     let entry = match direction {
