@@ -31,7 +31,8 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
     "clone-while-held" "freeze-while-held" "pageout-while-held" "swap-file-while-held"
     "swap-out-while-held" "merge-while-held" "migrate-while-held" "soft-dirty-while-held"
-    "seal-while-held" "registered-page-orphaned"
+    "seal-while-held" "registered-page-orphaned" "userfault-move-while-held"
+    "longterm-pin-migrates"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -44,8 +45,9 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 const PARTS: &[(&str, &str)] = files!("parts/":
     "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive"
     "pins-balanced" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
-    "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4" "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4"
-    "dax-clone-xfs" "dax-end-ext4" "dax-end-xfs"
+    "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"
+    "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4" "dax-clone-xfs" "dax-end-ext4"
+    "dax-end-xfs"
     "power-cut-load" "power-cut-stores"
 );
 
