@@ -28,6 +28,7 @@
 
 mod crowd;
 mod file_system;
+mod fixed;
 mod kinds;
 mod memory;
 mod pipe;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::pattern::{Pattern, pattern_byte};
 pub use crowd::Crowd;
 pub use file_system::FileSystem;
+pub use fixed::UringFixed;
 pub use kinds::{IoDirection, MapKind};
 use kinds::{one, ping_bytes, ten_seconds, two};
 pub use memory::{Memory, MemoryFile, Protection};
@@ -467,17 +469,8 @@ pub enum Step {
         rings: u32,
         tag: String,
     },
-    /// A transfer between a file and the fixed buffer of the `UringRegister` of this tag (its first ring, its first buffer), and its end: READ_FIXED and WRITE_FIXED,
-    /// which use the pinned pages, whatever the mapping has by now. Values as [`Step::UringWait`].
-    UringFixed {
-        registered: String,
-        direction: IoDirection,
-        file: String,
-        offset: u64,
-        #[serde(default)]
-        buffer_offset: u64,
-        len: u64,
-    },
+    /// A transfer by the fixed buffer of a `UringRegister`, and its end.
+    UringFixed(UringFixed),
     /// Ends the ring of a `UringRegister`: the pages are unpinned.
     UringRelease { tag: String },
     /// A mounted file system as a whole.

@@ -9,8 +9,8 @@ use crate::error::Error;
 /// The kernel that a guest should boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelSpec {
-    /// Debian's kernel for amd64: `debian:6.12` is the newest of that series, `debian:6.12.117+deb12` exactly that one. The flavour is `-cloud-amd64`, or the
-    /// one that is named behind, as in `uname -r`: `debian:6.12-amd64`, `debian:6.12-rt-amd64`.
+    /// Debian's kernel for amd64: `debian:6.12` is the newest of that series, `debian:6.12.117+deb12` exactly that one. The flavour is
+    /// `-cloud-amd64`, or the one that is named behind, as in `uname -r`: `debian:6.12-amd64`, `debian:6.12-rt-amd64`.
     Debian(String),
     /// The kernel that runs here.
     Host,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pincushion_vmm::program;
 
-use crate::report::{About, Card, Made, RunSummary, card_markdown, html, json_lines, junit, ktap};
-use crate::suite::{today, workspace_commit};
+use crate::report::{About, Card, RunSummary, card_markdown, html, json_lines, junit, ktap};
+use crate::suite::today;
 
 /// Where which report goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -47,11 +47,8 @@ pub(super) fn write(
     files.extend(args.json.clone().map(|path| (path, lines)));
     files.extend(args.junit.clone().map(|path| (path, junit(runs))));
     files.extend(args.ktap.clone().map(|path| (path, ktap(runs))));
-    files.extend(args.card.clone().map(|path| {
-        let (date, commit) = (today(), workspace_commit());
-        let (date, commit) = (&*date, &*commit);
-        (path, card_markdown(runs, about, Made { date, commit }))
-    }));
+    let card = |path| (path, card_markdown(runs, about, &today()));
+    files.extend(args.card.clone().map(card));
     let card = serde_json::to_string_pretty(&Card::of(runs));
     files.push((
         dir.join("card.json"),

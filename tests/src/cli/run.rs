@@ -117,9 +117,10 @@ pub(super) fn perform(
             "cannot make the report directory{named} (--report-dir): {error}"
         ))
     })?;
+    // Of now: who waits for runs goes on working.
+    let commit = crate::suite::workspace_commit();
     note(&format!(
-        "seed {seed}, commit {}, runs in {}",
-        crate::suite::workspace_commit(),
+        "seed {seed}, commit {commit}, runs in {}",
         dir.display()
     ));
     let programs = Programs::find(&note).map_err(Failure::setup)?;
@@ -141,6 +142,7 @@ pub(super) fn perform(
     });
     let about = About {
         made: format!("{} runs{stopped}, guests ran on: {where_}", runs.len()),
+        commit,
         ..about
     };
     let mut said = format!("\n{}", table(&runs));

@@ -7,24 +7,15 @@ use super::html::About;
 use super::summary::RunSummary;
 use crate::verdict::{Certainty, Finding};
 
-/// What a card says of its making.
-#[derive(Debug, Clone, Copy)]
-pub struct Made<'a> {
-    /// `YYYY-MM-DD`.
-    pub date: &'a str,
-    /// Our own commit.
-    pub commit: &'a str,
-}
-
-/// The whole file.
+/// The whole file; `date` is that of its making, `YYYY-MM-DD`.
 #[must_use]
-pub fn card_markdown(runs: &[RunSummary], about: &About, made: Made<'_>) -> String {
+pub fn card_markdown(runs: &[RunSummary], about: &About, date: &str) -> String {
     let card = Card::of(runs);
-    let Made { date, commit } = made;
     // Writing to a String cannot fail.
     let mut text = format!(
-        "# Report card: {}\n\nMade on {date} by commit `{commit}`:\n\n```text\n{}\n```\n\n{}.\n\n",
+        "# Report card: {}\n\nMade on {date} by commit `{}`:\n\n```text\n{}\n```\n\n{}.\n\n",
         card.kernels.join(", "),
+        about.commit,
         about.command,
         about.made
     );
@@ -35,7 +26,8 @@ pub fn card_markdown(runs: &[RunSummary], about: &About, made: Made<'_>) -> Stri
         let release = release.map_or("never booted", |run| &run.kernel_release);
         let _ = writeln!(text, "- `{kernel}` is {release}");
     }
-    text += "\n`kept`: the promise was put to the test and held. `broken`: the kernel certainly broke it. `-`: it ran, and says nothing of this promise there.\n";
+    text += "\n`kept`: the promise was put to the test and held. `broken`: the kernel certainly broke it. \
+        `-`: it ran, and says nothing of this promise there.\n";
     if runs.iter().any(|run| !run.as_expected) {
         text += "`!`: not what the scenario expects of that kernel.\n";
     }
@@ -127,13 +119,10 @@ mod tests {
         let about = About {
             command: "pincushion test run".into(),
             made: "2 runs".into(),
+            commit: "abc".into(),
             ..About::default()
         };
-        let made = Made {
-            date: "2026-01-02",
-            commit: "abc",
-        };
-        let text = card_markdown(&runs, &about, made);
+        let text = card_markdown(&runs, &about, "2026-01-02");
         for part in [
             "Made on 2026-01-02 by commit `abc`",
             "\n- `debian-6.12` is ",

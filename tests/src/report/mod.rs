@@ -1,4 +1,5 @@
-//! Reports: the same runs as a terminal table, a card of all kernels (also as Markdown), JSON, JUnit XML, KTAP, and one HTML page with a picture per guest frame.
+//! Reports: the same runs as a terminal table, a card of all kernels (also as Markdown), JSON, JUnit XML, KTAP, and one HTML
+//! page with a picture per guest frame.
 //!
 //! Events and judgements are the product; everything here is a view of them. No report decides anything.
 
@@ -19,7 +20,7 @@ pub use html::{About, html};
 pub use json_lines::json_lines;
 pub use junit::junit;
 pub use ktap::ktap;
-pub use markdown::{Made, card_markdown};
+pub use markdown::card_markdown;
 pub use shown::shown;
 #[cfg(test)]
 pub(crate) use summary::example;

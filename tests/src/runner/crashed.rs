@@ -1,9 +1,9 @@
 //! A file system that lost its power, looked at as the next boot would: its log is replayed, on a copy; then its checker must find nothing, and
 //! its files are read.
 //!
-//! ext4: `e2fsck -p` replays, `e2fsck -fn` checks, debugfs reads, all without the kernel. xfs has no program that replays its log, so this host's kernel mounts the
-//! image (as root, from a loop device) and unmounts it; then `xfs_repair -n` checks. That a mount can fail for the host's reasons is not held
-//! against the image: an image that is whole was mounted first.
+//! ext4: `e2fsck -p` replays, `e2fsck -fn` checks, debugfs reads, all without the kernel. xfs has no program that replays its log, so this
+//! host's kernel mounts the image (as root, from a loop device) and unmounts it; then `xfs_repair -n` checks. That a mount can fail for the
+//! host's reasons is not held against the image: an image that is whole was mounted first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -168,7 +168,8 @@ mod tests {
 
     fn read(table: &str) -> Result<(), String> {
         let head = "name = 'x'\nsummary = 'y'\n[expect.default]\nverdict = 'pass'\n\
-            [[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n[[disk]]\nid = 'x'\nsize = '32M'\ncontent = 'xfs'\n[[disk]]\nid = 'y'\nsize = '128M'\ncontent = 'btrfs'\n";
+            [[disk]]\nid = 'a'\nsize = '16M'\ncontent = 'ext4'\n[[disk]]\nid = 'x'\nsize = '32M'\ncontent = 'xfs'\n\
+            [[disk]]\nid = 'y'\nsize = '128M'\ncontent = 'btrfs'\n";
         parse(&format!("{head}[power-cut]\n{table}"), Path::new("x.toml"))
             .map(drop)
             .map_err(|error| error.to_string())

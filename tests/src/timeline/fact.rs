@@ -354,7 +354,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 18, "{seen:?}");
+        assert_eq!(seen.len(), 19, "{seen:?}");
     }
 
     #[test]

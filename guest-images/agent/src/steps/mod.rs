@@ -299,23 +299,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             let span = agent.span(map, *offset, *len)?;
             uring::register(agent, stamp, span, &count, tag)
         }
-        Step::UringFixed {
-            registered,
-            direction,
-            file,
-            offset,
-            buffer_offset,
-            len,
-        } => {
-            let part = transfer::Part::new(file, *offset, *len);
-            uring::fixed(
-                agent,
-                stamp,
-                *direction,
-                &part,
-                (registered, *buffer_offset),
-            )
-        }
+        Step::UringFixed(transfer) => uring::fixed(agent, stamp, transfer),
         Step::UringRelease { tag } => uring::release(agent, stamp, tag),
         Step::FileSystem(act) => swap::file_system(stamp, act),
         Step::Swap(act) => swap::run(agent, stamp, act),

@@ -6,13 +6,13 @@ use std::os::fd::RawFd;
 
 use io_uring::{IoUring, opcode, types::Fd};
 use pincushion_abi::Fault;
-use pincushion_abi::step::IoDirection;
+use pincushion_abi::step::{IoDirection, UringFixed};
 
 use crate::agent::Agent;
 use crate::fault::{Errno, io as io_fault, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
-use crate::steps::transfer::{Ends, Part, whole};
+use crate::steps::transfer::{Ends, whole};
 use crate::sys::memory::Span;
 
 /// A ring with its one transfer.
@@ -128,17 +128,12 @@ pub fn release(agent: &Agent, stamp: &mut Stamp<'_>, tag: &str) -> StepResult {
     Ok(Found::nothing())
 }
 
-/// One transfer by the first fixed buffer of a registration `(tag, offset in the buffer)`, to its end.
-pub fn fixed(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    direction: IoDirection,
-    part: &Part<'_>,
-    (tag, buffer_offset): (&str, u64),
-) -> StepResult {
-    let fd = agent.file(part.name)?;
+/// One transfer by the first fixed buffer of a registration, to its end.
+pub fn fixed(agent: &Agent, stamp: &mut Stamp<'_>, transfer: &UringFixed) -> StepResult {
+    let tag = &transfer.registered;
+    let fd = agent.file(&transfer.file)?;
     let mut registered = agent.names().registered.take("registration", tag)?;
-    let result = transfer_fixed(&mut registered, stamp, direction, (fd, part), buffer_offset);
+    let result = transfer_fixed(&mut registered, stamp, fd, transfer);
     let _ = agent.names().registered.put(tag, registered);
     result
 }
@@ -146,17 +141,22 @@ pub fn fixed(
 fn transfer_fixed(
     registered: &mut Registered,
     stamp: &mut Stamp<'_>,
-    direction: IoDirection,
-    (fd, part): (RawFd, &Part<'_>),
-    buffer_offset: u64,
+    fd: RawFd,
+    transfer: &UringFixed,
 ) -> StepResult {
+    let &UringFixed {
+        direction,
+        offset,
+        buffer_offset,
+        len,
+        ..
+    } = transfer;
     let all = registered.span.len();
     let outside = || {
-        let len = part.len;
         let said = format!("{len} bytes from {buffer_offset} are not in the buffer of {all} bytes");
         sentence("io_uring", said)
     };
-    let asked = u32::try_from(part.len).map_err(|_| outside())?;
+    let asked = u32::try_from(len).map_err(|_| outside())?;
     let at = usize::try_from(buffer_offset).map_err(|_| outside())?;
     if all.checked_sub(at).is_none_or(|room| room < asked as usize) {
         return Err(outside());
@@ -165,10 +165,10 @@ fn transfer_fixed(
     let address = std::ptr::with_exposed_provenance_mut::<u8>(address);
     let entry = match direction {
         IoDirection::Read => opcode::ReadFixed::new(Fd(fd), address, asked, 0)
-            .offset(part.offset)
+            .offset(offset)
             .build(),
         IoDirection::Write => opcode::WriteFixed::new(Fd(fd), address, asked, 0)
-            .offset(part.offset)
+            .offset(offset)
             .build(),
     };
     let ring = &mut registered.rings[0];
@@ -181,7 +181,7 @@ fn transfer_fixed(
         call: "io_uring",
         number: -result,
     })?;
-    whole("io_uring", bytes, part.len)?;
+    whole("io_uring", bytes, len)?;
     Ok(Found::nothing().count("result", bytes))
 }
 
@@ -236,7 +236,8 @@ mod tests {
         bench.ok(json!({"op": "madvise", "map": "m", "advice": "dontneed"}));
         let fixed = |direction: &str, offset: u64, buffer_offset: u64| {
             json!({
-                "op": "uring-fixed", "registered": "r", "direction": direction, "file": "a", "offset": offset, "buffer_offset": buffer_offset, "len": 4096,
+                "op": "uring-fixed", "registered": "r", "direction": direction, "file": "a",
+                "offset": offset, "buffer_offset": buffer_offset, "len": 4096,
             })
         };
         bench.ok(fixed("write", 4096, 0));

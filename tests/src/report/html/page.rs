@@ -18,6 +18,8 @@ pub struct About {
     pub made: String,
     /// The line that runs the whole suite again; may be empty.
     pub command: String,
+    /// Our own commit when the suite began; may be empty.
+    pub commit: String,
 }
 
 /// The whole page. Reads each run's event log for its pictures; a run without a log is shown without.
