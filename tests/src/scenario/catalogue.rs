@@ -32,7 +32,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "clone-while-held" "freeze-while-held" "pageout-while-held" "swap-file-while-held"
     "swap-out-while-held" "merge-while-held" "migrate-while-held" "soft-dirty-while-held"
     "seal-while-held" "registered-page-orphaned" "userfault-move-while-held"
-    "longterm-pin-migrates"
+    "longterm-pin-migrates" "end-of-file-tail" "vmsplice-after-fork"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
