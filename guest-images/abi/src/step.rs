@@ -285,8 +285,7 @@ pub enum Step {
     Sync {},
     /// `madvise(2)` of a whole mapping: the advice in lower case without `MADV_`.
     Madvise { map: String, advice: String },
-    /// Forks a child that keeps the mappings and open files (not the asynchronous transfers) and serves [`Step::InChild`].
-    /// Values: `pid`.
+    /// Forks a child that keeps the mappings and open files (not the asynchronous transfers) and serves [`Step::InChild`]. Values: `pid`.
     Fork { child: String },
     /// Runs a step in a child made by `fork`; values and faults are those of the step. The child sends the marks. It refuses
     /// steps that make or watch processes and threads, and those that end the machine.
