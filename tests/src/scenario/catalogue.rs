@@ -33,7 +33,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "swap-out-while-held" "merge-while-held" "migrate-while-held" "soft-dirty-while-held"
     "seal-while-held" "registered-page-orphaned" "userfault-move-while-held"
     "longterm-pin-migrates" "end-of-file-tail" "vmsplice-after-fork"
-    "writeback-while-held" "detached-while-held"
+    "writeback-while-held" "detached-while-held" "address-space-while-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
