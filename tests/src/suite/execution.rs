@@ -276,6 +276,9 @@ impl Drop for Suite {
     }
 }
 
+/// Counted where the run's own process did not end as it should.
+const BROKE_DOWN: &str = "process.broke-down";
+
 /// Why this judgement is about the nested machine or the course of the run, and not about the kernel; words for before its reason. A
 /// finding, a panic, a hang and a pass are never looked away from.
 fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str> {
@@ -283,7 +286,10 @@ fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str
         return Some("a CPU showed flags that no CPU has, its emulation failed: ");
     }
     let was_silent = judgement.verdict == Verdict::SetupError && count(judgement, "boots") > 0;
-    let missed_its_point = judgement.verdict == Verdict::Inconclusive;
+    // One with a possible finding says something, and a process of ours that broke down must be seen.
+    let missed_its_point = judgement.verdict == Verdict::Inconclusive
+        && judgement.findings.is_empty()
+        && count(judgement, BROKE_DOWN) == 0;
     ((was_silent || missed_its_point) && judgement.verdict != expected).then_some("")
 }
 
@@ -327,9 +333,12 @@ fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
         (Verdict::Pass, _) => Verdict::Inconclusive,
         (verdict, _) => verdict,
     };
+    let mut counts = judgement.counts;
+    counts.insert(BROKE_DOWN.to_owned(), 1);
     Judgement {
         verdict,
         reason: format!("{doubt}; {}", judgement.reason),
+        counts,
         ..judgement
     }
 }
@@ -375,6 +384,7 @@ fn run_id(item: &Item) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::example;
 
     fn item(kernel: &str, repeat: u32) -> Item {
         let scenario = crate::scenario::catalogue::all()
@@ -428,6 +438,14 @@ mod tests {
             "boots",
             Verdict::Inconclusive
         ));
+        assert!(!tried_again(
+            Verdict::Inconclusive,
+            BROKE_DOWN,
+            Verdict::Pass
+        ));
+        let mut possible = judgement(Verdict::Inconclusive, "boots");
+        possible.findings = example(Verdict::Finding, true).judgement.findings;
+        assert_eq!(says_nothing(&possible, Verdict::Pass), None);
         for verdict in [
             Verdict::GuestPanic,
             Verdict::Hang,
