@@ -34,6 +34,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "seal-while-held" "registered-page-orphaned" "userfault-move-while-held"
     "longterm-pin-migrates" "end-of-file-tail" "vmsplice-after-fork"
     "writeback-while-held" "detached-while-held" "address-space-while-held"
+    "longterm-pin-of-file" "sync-modes-while-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -48,7 +49,7 @@ const PARTS: &[(&str, &str)] = files!("parts/":
     "pins-balanced" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"
     "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4" "dax-clone-xfs" "dax-end-ext4"
-    "dax-end-xfs"
+    "dax-end-xfs" "file-pinned" "pin-uring" "pin-xdp"
     "power-cut-load" "power-cut-stores"
 );
 
