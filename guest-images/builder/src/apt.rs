@@ -86,9 +86,9 @@ impl Archive for Apt {
         let mut versions: Vec<_> = names
             .iter()
             .filter_map(|name| kernel_of(name))
-            .map(|(version, flavour)| match flavour {
-                flavour if flavour == FLAVOURS[0] => version.to_owned(),
-                flavour => format!("{version}{flavour}"),
+            .map(|(version, flavour)| {
+                let named = if flavour == FLAVOURS[0] { "" } else { flavour };
+                format!("{version}{named}")
             })
             .collect();
         versions.sort_by(|a, b| natural(b, a));
@@ -157,9 +157,8 @@ fn kernel_of(name: &str) -> Option<(&str, &'static str)> {
 }
 
 fn split_flavour(release: &str) -> Option<(&str, &'static str)> {
-    let flavours = FLAVOURS.into_iter();
-    let mut split = flavours.filter_map(|flavour| Some((release.strip_suffix(flavour)?, flavour)));
-    split.next()
+    let mut flavours = FLAVOURS.into_iter();
+    flavours.find_map(|flavour| Some((release.strip_suffix(flavour)?, flavour)))
 }
 
 /// Whether the package `name` is what `debian:wish` asks for: `6.12`, `6.12.117+deb12`, and each of them with a flavour, as `uname -r` has it.

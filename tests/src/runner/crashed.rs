@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::disks::tool;
@@ -104,27 +105,41 @@ fn first_lines(before: Option<String>, outputs: impl IntoIterator<Item = Output>
     said.join("\n")
 }
 
-/// A file below a directory; `None`: there is no such file. What a guest made is never followed out of its file system.
+/// A file below a directory; `None`: there is no such file. No link that a guest made is followed, in no part of the path, so nothing
+/// of the host's is ever read.
 fn read_file(root: &Path, path: &str) -> Result<Option<Vec<u8>>, String> {
-    let path = root.join(path.trim_start_matches('/'));
-    let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
-    if !is_file {
+    let told = |error: io::Error| format!("{path} below {}: {error}", root.display());
+    let dir = File::open(root).map_err(told)?;
+    let opened = openat2(
+        &dir,
+        path.trim_start_matches('/'),
+        // What is no file must not make the reader wait.
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    );
+    let mut file = match opened {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        // The image lies about its blocks (EUCLEAN is xfs's EFSCORRUPTED): what was promised is not there.
+        Err(Errno::IO | Errno::UCLEAN) => return Ok(None),
+        Err(error) => return Err(told(error.into())),
+    };
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
         return Ok(None);
     }
     let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
-    match read {
+    match file.read_to_end(&mut bytes) {
         Ok(_) => Ok(Some(bytes)),
-        // The image lies about its blocks (EUCLEAN is xfs's EFSCORRUPTED): what was promised is not there.
         Err(error)
-            if [Errno::IO, Errno::UCLEAN]
-                .map(Errno::raw_os_error)
-                .map(Some)
-                .contains(&error.raw_os_error()) =>
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::IO | Errno::UCLEAN)
+            ) =>
         {
             Ok(None)
         }
-        Err(error) => Err(format!("{}: {error}", path.display())),
+        Err(error) => Err(told(error)),
     }
 }
 
@@ -159,11 +174,11 @@ impl Mounted {
     }
 
     fn unmount(mut self) -> Result<(), String> {
-        self.is_mounted = false;
         let output = run("umount", &[], &self.at)?;
         if !output.status.success() {
             return Err(first_lines(None, [output]));
         }
+        self.is_mounted = false;
         fs::remove_dir(&self.at)
             .map_err(|error| format!("cannot remove {}: {error}", self.at.display()))
     }
@@ -198,6 +213,21 @@ mod tests {
         let set = run("debugfs", &["-w", "-R", "clri <2>"], &image).unwrap();
         assert!(set.status.success());
         assert!(check_ext4(&image).unwrap().is_some());
+    }
+
+    #[test]
+    fn no_link_leads_out_of_an_image_and_nothing_that_is_no_file_is_read() {
+        let (image, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(host.path().join("secret"), "of the host").unwrap();
+        fs::write(image.path().join("data"), "bytes").unwrap();
+        let link = |to: &Path, name| std::os::unix::fs::symlink(to, image.path().join(name));
+        link(host.path(), "dir").unwrap();
+        link(&host.path().join("secret"), "file").unwrap();
+        let read = |path| read_file(image.path(), path).unwrap();
+        assert_eq!(read("/data").as_deref(), Some(&b"bytes"[..]));
+        for path in ["/dir/secret", "/file", "/none", "/data/none", "/dir", "/."] {
+            assert_eq!(read(path), None, "{path}");
+        }
     }
 
     #[test]
