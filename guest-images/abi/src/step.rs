@@ -31,9 +31,13 @@ mod file_system;
 mod fixed;
 mod kinds;
 mod memory;
+mod memory_block;
+mod net;
 mod pipe;
+mod repeat;
 mod swap;
 mod userfault;
+mod zero_copy;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,11 +46,15 @@ pub use crowd::Crowd;
 pub use file_system::FileSystem;
 pub use fixed::UringFixed;
 pub use kinds::{IoDirection, MapKind};
-use kinds::{one, ping_bytes, ten_seconds, two};
+use kinds::{ether_type, one, ten_seconds, two};
 pub use memory::{Memory, MemoryFile, Protection};
+pub use memory_block::MemoryBlock;
+pub use net::{LinkSet, PacketVerify, Ping, TcpEcho};
 pub use pipe::Pipe;
+pub use repeat::Repeat;
 pub use swap::Swap;
 pub use userfault::Userfault;
+pub use zero_copy::ZeroCopy;
 
 /// One message to the agent: a line of JSON on `/dev/ttyS1`, at most [`MAX_LINE`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,14 +303,16 @@ pub enum Step {
     EndChild { child: String },
     /// `echo 3 > /proc/sys/vm/drop_caches`.
     DropCaches {},
-    /// /proc/vmstat after a stat_refresh; with `until_pinned` again and again until so many pins are left, at most
-    /// `limit_ms`, because the kernel lets some go later, in a worker. Values: `nr_foll_pin_acquired`,
+    /// /proc/vmstat after a stat_refresh; with `until_pinned` again and again until so many pins are left (the kernel lets some go later, in a
+    /// worker), with `until_grown` until that counter is above what it was at first; at most `limit_ms`. Values: `nr_foll_pin_acquired`,
     /// `nr_foll_pin_released`, `pinned` (their difference), and any other of `names`.
     Counters {
         #[serde(default)]
         names: Vec<String>,
         #[serde(default)]
         until_pinned: Option<u64>,
+        #[serde(default)]
+        until_grown: Option<String>,
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
@@ -346,38 +356,19 @@ pub enum Step {
     FindDisk { serial: String },
     /// Finds the network interface with this address (`52:50:00:00:00:01`). Values: `interface` (`eth0`), `bus` (`virtio1`).
     FindNet { mac: String },
-    /// Sets up a network interface: its longest packet, its address with prefix (`10.0.0.2/24`, without DHCP), up or down.
-    LinkSet {
+    /// Sets up a network interface.
+    LinkSet(LinkSet),
+    /// ICMP echo requests.
+    Ping(Ping),
+    /// Bytes over TCP, there and back.
+    TcpEcho(TcpEcho),
+    /// A packet socket on an interface, for whole frames of an Ethernet type (without: [`ETHER_TYPE`]).
+    PacketOpen {
         interface: String,
-        #[serde(default)]
-        up: Option<bool>,
-        #[serde(default)]
-        address: Option<String>,
-        #[serde(default)]
-        mtu: Option<u32>,
+        socket: String,
+        #[serde(default = "ether_type")]
+        ether_type: u16,
     },
-    /// ICMP echo requests, each waited for at most `limit_ms`. Values: `sent`, `received`.
-    Ping {
-        to: String,
-        #[serde(default = "one")]
-        count: u32,
-        #[serde(default = "ping_bytes")]
-        len: u64,
-        #[serde(default = "ten_seconds")]
-        limit_ms: u64,
-    },
-    /// Connects to a TCP server that sends back what it got, sends a pattern (at most [`MAX_TRANSFER`]), closes that direction and reads to the end;
-    /// each call at most `limit_ms`. Values: `sent`, `received`, `whole` (as many bytes came back), and as [`Step::ReadVerify`] `hash`,
-    /// `equal` and so on.
-    TcpEcho {
-        to: String,
-        len: u64,
-        pattern: Pattern,
-        #[serde(default = "ten_seconds")]
-        limit_ms: u64,
-    },
-    /// A packet socket on an interface, for whole frames of Ethernet type [`ETHER_TYPE`].
-    PacketOpen { interface: String, socket: String },
     /// Broadcasts `count` frames of 14 bytes of header and `len` bytes of a pattern. Values: `sent`.
     PacketSend {
         socket: String,
@@ -393,6 +384,8 @@ pub enum Step {
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
+    /// Waits for a frame and compares the bytes at its end.
+    PacketVerify(PacketVerify),
     /// Closes a packet socket.
     PacketClose { socket: String },
     /// An AF_XDP socket whose umem is a whole mapping, in frames of 4096 bytes (XDP_UMEM_REG): each page is pinned, FOLL_LONGTERM.
@@ -484,6 +477,12 @@ pub enum Step {
     Pipe(Pipe),
     /// Many sleeping children.
     Crowd(Crowd),
+    /// Blocks of memory that can be taken away.
+    MemoryBlock(MemoryBlock),
+    /// Sends that leave their pages where they are.
+    ZeroCopy(ZeroCopy),
+    /// One step again and again.
+    Repeat(Repeat),
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},

@@ -86,6 +86,7 @@ fn optional_fields_patterns_and_nested_steps_can_be_written_in_toml() {
             Step::Counters {
                 names: vec![],
                 until_pinned: None,
+                until_grown: None,
                 limit_ms: 10_000,
             },
         ),

@@ -39,6 +39,8 @@ pub struct Names {
     pub uring: Table<crate::steps::uring::Submitted>,
     /// Sockets for whole frames.
     pub packets: Table<Arc<OwnedFd>>,
+    /// Sockets whose sends leave their pages where they are.
+    pub zero_copy: Table<Arc<OwnedFd>>,
     /// AF_XDP sockets.
     pub xdp: Table<Arc<crate::sys::xdp::Socket>>,
     /// Programs that give frames to them.

@@ -39,3 +39,7 @@ pub(super) fn ping_bytes() -> u64 {
 pub(super) fn two() -> u32 {
     2
 }
+
+pub(super) fn ether_type() -> u16 {
+    super::ETHER_TYPE
+}

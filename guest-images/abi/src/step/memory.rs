@@ -38,6 +38,25 @@ pub enum Memory {
         len: u64,
         pattern: Pattern,
     },
+    /// `process_vm_writev(2)` to the agent itself: the kernel pins the pages of `map`, copies the bytes of `from` into them, and then dirties
+    /// and unpins them. It sleeps in between where a page of `from` is missing ([`super::Userfault`]). Values: `written`.
+    CopyProcess {
+        map: String,
+        #[serde(default)]
+        offset: u64,
+        from: String,
+        #[serde(default)]
+        from_offset: u64,
+        len: u64,
+    },
+    /// A mapping of `count` times the same page of a file, shared; each is touched.
+    RepeatPage {
+        file: String,
+        #[serde(default)]
+        offset: u64,
+        count: u32,
+        map: String,
+    },
     /// `move_pages(2)` of the pages of a part to a node. Values: `status` (the node where each page is, or an errno with
     /// 2^32 added to its negative).
     MovePages {
@@ -57,6 +76,15 @@ pub enum Memory {
     },
     /// `fcntl(F_ADD_SEALS)`: `seal shrink grow write future_write`.
     Seal { file: String, seals: Vec<String> },
+    /// `ioctl(UDMABUF_CREATE)` of a part of a sealed memfd: its pages are pinned for as long as the new file `buffer` (a dma-buf) is open or
+    /// mapped.
+    Udmabuf {
+        file: String,
+        #[serde(default)]
+        offset: u64,
+        len: u64,
+        buffer: String,
+    },
 }
 
 /// Protection of a mapping.

@@ -101,6 +101,11 @@ fn touch(span: Span, kind: MapKind) -> Result<(), Stopped> {
     Ok(())
 }
 
+/// Reads a byte and writes it back, so that its page is there and may be written.
+pub(super) fn touch_for_writing(byte: Span) -> Result<(), Fault> {
+    touch(byte, MapKind::Anonymous).map_err(|stopped| stopped_fault("populate", stopped))
+}
+
 /// `munmap(2)`.
 pub fn unmap(agent: &Agent, stamp: &mut Stamp<'_>, name: &str) -> StepResult {
     let span = agent.names().maps.take("mapping", name)?;

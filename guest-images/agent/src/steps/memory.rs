@@ -26,13 +26,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, act: &Memory) -> StepResult {
             protection,
         } => {
             let span = agent.span(map, *offset, *len)?;
-            let bits = match protection {
-                Protection::None => libc::PROT_NONE,
-                Protection::Read => libc::PROT_READ,
-                Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-            };
-            stamp.around(|| mm::protect(span, bits))?;
-            Ok(Found::nothing())
+            protect(stamp, span, *protection)
         }
         Memory::Advise {
             map,
@@ -56,6 +50,23 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, act: &Memory) -> StepResult {
             len,
             pattern,
         } => write_process(agent, stamp, &Part::new(map, *offset, *len), *pattern),
+        Memory::CopyProcess {
+            map,
+            offset,
+            from,
+            from_offset,
+            len,
+        } => {
+            let to = agent.span(map, *offset, Some(*len))?;
+            let from = agent.span(from, *from_offset, Some(*len))?;
+            copy_process(stamp, from, to)
+        }
+        Memory::RepeatPage {
+            file,
+            offset,
+            count,
+            map,
+        } => repeat_page(agent, stamp, (file, *offset), *count, map),
         Memory::MovePages {
             map,
             offset,
@@ -66,19 +77,43 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, act: &Memory) -> StepResult {
             move_pages(stamp, span, *node)
         }
         Memory::File { file, len, kind } => new_file(agent, stamp, file, *len, *kind),
-        Memory::Seal { file, seals } => {
-            let table = [
-                ("seal", libc::F_SEAL_SEAL),
-                ("shrink", libc::F_SEAL_SHRINK),
-                ("grow", libc::F_SEAL_GROW),
-                ("write", libc::F_SEAL_WRITE),
-                ("future_write", 0x10),
-            ];
-            let (fd, seals) = (agent.file(file)?, flag_bits("seal", seals, &table)?);
-            stamp.around(|| mm::seal(fd, seals))?;
-            Ok(Found::nothing())
-        }
+        Memory::Seal { file, seals } => seal(agent, stamp, file, seals),
+        Memory::Udmabuf {
+            file,
+            offset,
+            len,
+            buffer,
+        } => udmabuf(agent, stamp, (file, *offset, *len), buffer),
     }
+}
+
+fn protect(stamp: &mut Stamp<'_>, span: Span, protection: Protection) -> StepResult {
+    let bits = match protection {
+        Protection::None => libc::PROT_NONE,
+        Protection::Read => libc::PROT_READ,
+        Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    stamp.around(|| mm::protect(span, bits))?;
+    Ok(Found::nothing())
+}
+
+fn seal(agent: &Agent, stamp: &mut Stamp<'_>, file: &str, seals: &[String]) -> StepResult {
+    let table = [
+        ("seal", libc::F_SEAL_SEAL),
+        ("shrink", libc::F_SEAL_SHRINK),
+        ("grow", libc::F_SEAL_GROW),
+        ("write", libc::F_SEAL_WRITE),
+        ("future_write", 0x10),
+    ];
+    let (fd, seals) = (agent.file(file)?, flag_bits("seal", seals, &table)?);
+    stamp.around(|| mm::seal(fd, seals))?;
+    Ok(Found::nothing())
+}
+
+fn copy_process(stamp: &mut Stamp<'_>, from: Span, to: Span) -> StepResult {
+    let written = stamp.around(|| mm::write_own_process(from, to))?;
+    whole("process_vm_writev", written, from.len() as u64)?;
+    Ok(Found::nothing().count("written", written))
 }
 
 fn write_process(
@@ -98,6 +133,41 @@ fn write_process(
         written.map_err(|error| fault::io(CALL, &error))?,
         part.len,
     )?;
+    Ok(Found::nothing())
+}
+
+fn repeat_page(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    (file, offset): (&str, u64),
+    count: u32,
+    map: &str,
+) -> StepResult {
+    let fd = agent.file(file)?;
+    let offset = crate::steps::files::file_offset(offset)?;
+    agent.names().maps.refuse_used("mapping", map)?;
+    let made = stamp.around(|| crate::sys::memory::map_again_and_again(fd, offset, count))?;
+    let _ = agent.names().maps.put(map, made);
+    for at in (0..made.len()).step_by(PAGE) {
+        let byte = made.part(at, 1).expect("the offset is below the length");
+        crate::steps::maps::touch_for_writing(byte)?;
+    }
+    Ok(Found::nothing().number("address", made.address() as u64))
+}
+
+fn udmabuf(
+    agent: &Agent,
+    stamp: &mut Stamp<'_>,
+    (file, offset, len): (&str, u64, u64),
+    buffer: &str,
+) -> StepResult {
+    const DEVICE: &str = "/dev/udmabuf";
+    agent.names().files.refuse_used("file", buffer)?;
+    let fd = agent.file(file)?;
+    let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+    let device = device.map_err(|error| fault::io("open /dev/udmabuf", &error))?;
+    let made = stamp.around(|| mm::udmabuf(&device, fd, offset, len))?;
+    let _ = agent.names().files.put(buffer, made);
     Ok(Found::nothing())
 }
 
@@ -196,6 +266,44 @@ mod tests {
         bench.ok(json!({"op": "memory", "do": "unmap", "map": "m", "offset": 4096, "len": 4096}));
         let fault = bench.fails(json!({"op": "load", "map": "m", "offset": 4096, "len": 1}));
         assert!(fault.name.contains("SIGSEGV"), "{}", fault.name);
+    }
+
+    #[test]
+    fn the_kernel_copies_from_one_mapping_into_another() {
+        let bench = mapped();
+        bench.ok(json!({"op": "mmap", "kind": "anonymous", "len": 4096, "map": "n"}));
+        let copy = |len| json!({"op": "memory", "do": "copy-process", "map": "n", "from": "m", "from_offset": 4096, "len": len});
+        assert_eq!(bench.ok(copy(4096))["written"], Value::Number(4096));
+        assert_eq!(first(&bench, "n", 4095), Value::Number(5));
+        assert!(bench.fails(copy(4097)).name.contains("not inside"));
+    }
+
+    #[test]
+    fn a_page_that_is_mapped_often_is_one_page() {
+        let bench = Bench::new();
+        bench.ok(json!({"op": "memory", "do": "file", "file": "f", "len": 8192}));
+        bench.ok(json!({"op": "memory", "do": "repeat-page", "file": "f", "offset": 4096, "count": 3, "map": "m"}));
+        bench.ok(json!({"op": "store", "map": "m", "len": 1, "pattern": {"byte": 9}}));
+        assert_eq!(first(&bench, "m", 8192), Value::Number(9));
+        let past = bench.fails(json!({"op": "load", "map": "m", "offset": 12288, "len": 1}));
+        assert!(past.name.contains("not inside"), "{}", past.name);
+        // Beyond the file's end there is no page to touch.
+        let gone = json!({"op": "memory", "do": "repeat-page", "file": "f", "offset": 8192, "count": 1, "map": "n"});
+        assert!(bench.fails(gone).name.contains("SIGBUS"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_sealed_becomes_no_udmabuf() {
+        let bench = Bench::new();
+        bench.ok(json!({"op": "memory", "do": "file", "file": "f", "len": 4096}));
+        let step =
+            json!({"op": "memory", "do": "udmabuf", "file": "f", "len": 4096, "buffer": "b"});
+        let fault = bench.fails(step);
+        assert!(
+            ["EINVAL", "ENOENT", "EACCES"].contains(&fault.name.as_str()),
+            "{}",
+            fault.name
+        );
     }
 
     #[test]

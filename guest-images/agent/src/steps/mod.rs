@@ -10,16 +10,20 @@ pub mod load;
 pub mod machine;
 pub mod maps;
 pub mod memory;
+pub mod memory_block;
 pub mod net;
 pub mod observe;
+pub mod packet;
 pub mod pipe;
 pub mod process;
+pub mod repeat;
 pub mod swap;
 pub mod transfer;
 pub mod uring;
 pub mod userfault;
 pub mod wait;
 pub mod xdp;
+pub mod zero_copy;
 
 use pincushion_abi::Step;
 
@@ -180,10 +184,12 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Counters {
             names,
             until_pinned,
+            until_grown,
             limit_ms,
-        } => match until_pinned {
-            Some(pinned) => wait::pinned(stamp, names, *pinned, *limit_ms),
-            None => observe::counters(stamp, names),
+        } => match (until_pinned, until_grown) {
+            (Some(pinned), _) => wait::pinned(stamp, names, *pinned, *limit_ms),
+            (None, Some(counter)) => wait::grown(stamp, names, counter, *limit_ms),
+            (None, None) => observe::counters(stamp, names),
         },
         Step::WaitText {
             path,
@@ -207,44 +213,27 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Rebind { device } => machine::rebind(stamp, device),
         Step::FindDisk { serial } => machine::find_disk(stamp, serial),
         Step::FindNet { mac } => net::find(stamp, mac),
-        Step::LinkSet {
+        Step::LinkSet(wanted) => net::set(stamp, wanted),
+        Step::Ping(ping) => net::ping(stamp, ping),
+        Step::TcpEcho(echo) => net::tcp_echo(stamp, echo),
+        Step::PacketOpen {
             interface,
-            up,
-            address,
-            mtu,
-        } => {
-            let wanted = net::Wanted {
-                up: *up,
-                address: address.as_deref(),
-                mtu: *mtu,
-            };
-            net::set(stamp, interface, &wanted)
-        }
-        Step::Ping {
-            to,
-            count,
-            len,
-            limit_ms,
-        } => net::ping(stamp, to, *count, *len, *limit_ms),
-        Step::TcpEcho {
-            to,
-            len,
-            pattern,
-            limit_ms,
-        } => net::tcp_echo(stamp, to, *len, *pattern, *limit_ms),
-        Step::PacketOpen { interface, socket } => net::open_packet(agent, stamp, interface, socket),
+            socket,
+            ether_type,
+        } => packet::open(agent, stamp, interface, *ether_type, socket),
         Step::PacketSend {
             socket,
             len,
             pattern,
             count,
-        } => net::send_frames(agent, stamp, socket, *len, *pattern, *count),
+        } => packet::send(agent, stamp, socket, *len, *pattern, *count),
         Step::PacketReceive {
             socket,
             count,
             limit_ms,
-        } => net::receive_frames(agent, stamp, socket, *count, *limit_ms),
-        Step::PacketClose { socket } => net::close_packet(agent, stamp, socket),
+        } => packet::receive(agent, stamp, socket, *count, *limit_ms),
+        Step::PacketVerify(wanted) => packet::verify(agent, stamp, wanted),
+        Step::PacketClose { socket } => packet::close(agent, stamp, socket),
         Step::XdpOpen { map, socket } => xdp::open(agent, stamp, map, socket),
         Step::XdpBind {
             socket,
@@ -307,6 +296,9 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Userfault(act) => userfault::run(agent, stamp, act),
         Step::Pipe(act) => pipe::run(agent, stamp, act),
         Step::Crowd(act) => crowd::run(agent, stamp, act),
+        Step::MemoryBlock(act) => memory_block::run(agent, stamp, act),
+        Step::ZeroCopy(act) => zero_copy::run(agent, stamp, act),
+        Step::Repeat(wanted) => repeat::run(agent, stamp, wanted),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

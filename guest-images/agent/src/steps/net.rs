@@ -1,24 +1,19 @@
-//! Network interfaces and what goes over them.
+//! Network interfaces and what goes over them by IP.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pincushion_abi::step::{ETHER_TYPE, MAX_TRANSFER, Pattern};
-use xxhash_rust::xxh3::Xxh3;
+use pincushion_abi::step::{LinkSet, MAX_TRANSFER, Ping, TcpEcho};
 
-use crate::agent::Agent;
 use crate::fault::{self, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
 use crate::sys::net;
 
-/// Bytes before the payload of a frame of [`send_frames`].
-const ETHERNET: usize = 14;
 /// Longest wait between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -46,20 +41,17 @@ pub fn find(stamp: &mut Stamp<'_>, mac: &str) -> StepResult {
     ))
 }
 
-/// What an interface is to be.
-pub struct Wanted<'a> {
-    pub up: Option<bool>,
-    pub address: Option<&'a str>,
-    pub mtu: Option<u32>,
-}
-
 /// Sets up an interface, without DHCP.
-pub fn set(stamp: &mut Stamp<'_>, interface: &str, wanted: &Wanted<'_>) -> StepResult {
-    let address = wanted.address.map(address).transpose()?;
+pub fn set(stamp: &mut Stamp<'_>, wanted: &LinkSet) -> StepResult {
+    let interface = wanted.interface.as_str();
+    let address = wanted.address.as_deref().map(address).transpose()?;
     stamp.around(|| {
         wanted
             .mtu
             .map_or(Ok(()), |mtu| net::set_mtu(interface, mtu))?;
+        wanted
+            .arp
+            .map_or(Ok(()), |arp| net::set_arp(interface, arp))?;
         if let Some((address, prefix)) = address {
             net::set_address(interface, address, prefix)?;
         }
@@ -77,24 +69,30 @@ fn address(text: &str) -> Result<(Ipv4Addr, u32), pincushion_abi::Fault> {
 }
 
 /// ICMP echo requests, one after the other.
-pub fn ping(stamp: &mut Stamp<'_>, to: &str, count: u32, len: u64, limit_ms: u64) -> StepResult {
+pub fn ping(stamp: &mut Stamp<'_>, ping: &Ping) -> StepResult {
+    let Ping {
+        to,
+        count,
+        len,
+        limit_ms,
+    } = ping;
     let to: Ipv4Addr = to
         .parse()
         .map_err(|_| sentence("ping", format!("{to:?} is no IPv4 address")))?;
-    let len = usize::try_from(len.min(65_000)).unwrap_or(0);
+    let len = usize::try_from((*len).min(65_000)).unwrap_or(0);
     let socket = net::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?;
     let mut received = 0;
     stamp.begin();
-    for sequence in 0..count {
+    for sequence in 0..*count {
         let request = echo_request(sequence, len);
         net::send_to(&socket, &request, to)?;
-        let limit = Instant::now() + Duration::from_millis(limit_ms);
+        let limit = Instant::now() + Duration::from_millis(*limit_ms);
         let answered = wait_for(&socket, limit, |packet| is_reply(packet, to, &request))?;
         received += u64::from(answered);
     }
     let found = Found::nothing();
     Ok(found
-        .number("sent", count.into())
+        .number("sent", (*count).into())
         .number("received", received))
 }
 
@@ -131,7 +129,7 @@ fn is_reply(packet: &[u8], from: Ipv4Addr, request: &[u8]) -> bool {
 }
 
 /// Reads packets until one is `wanted`. `false`: the limit came first.
-fn wait_for(
+pub(super) fn wait_for(
     socket: &OwnedFd,
     limit: Instant,
     mut wanted: impl FnMut(&[u8]) -> bool,
@@ -152,20 +150,15 @@ fn wait_for(
 }
 
 /// Sends a pattern over TCP, closes that direction, and compares what comes back to the end.
-pub fn tcp_echo(
-    stamp: &mut Stamp<'_>,
-    to: &str,
-    len: u64,
-    pattern: Pattern,
-    limit_ms: u64,
-) -> StepResult {
+pub fn tcp_echo(stamp: &mut Stamp<'_>, echo: &TcpEcho) -> StepResult {
+    let to = echo.to.as_str();
     let to: SocketAddr = to
         .parse()
         .map_err(|_| sentence("tcp-echo", format!("{to:?} is not like 10.0.0.1:7")))?;
-    let len = usize::try_from(len.min(MAX_TRANSFER)).unwrap_or(0);
+    let len = usize::try_from(echo.len.min(MAX_TRANSFER)).unwrap_or(0);
     let mut bytes = vec![0; len];
-    pattern.fill(&mut bytes);
-    let limit = Duration::from_millis(limit_ms.max(1));
+    echo.pattern.fill(&mut bytes);
+    let limit = Duration::from_millis(echo.limit_ms.max(1));
     let failed = |call: &'static str| move |error| fault::io(call, &error);
     let mut back = Vec::with_capacity(len);
     stamp.around(|| {
@@ -188,80 +181,7 @@ pub fn tcp_echo(
     let found = Found::nothing()
         .count("sent", len)
         .count("received", back.len());
-    Ok(found.flag("whole", whole).compared(&back, pattern))
-}
-
-/// A socket for whole frames of [`ETHER_TYPE`].
-pub fn open_packet(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    interface: &str,
-    name: &str,
-) -> StepResult {
-    agent.names().packets.refuse_used("packet socket", name)?;
-    let socket = stamp.around(|| {
-        let socket = net::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-        net::bind_packet(&socket, net::index(interface)?, ETHER_TYPE)?;
-        Ok::<_, fault::Errno>(socket)
-    })?;
-    // A second one under the name at the same moment takes its place, and the first is closed.
-    drop(agent.names().packets.put(name, Arc::new(socket)));
-    Ok(Found::nothing())
-}
-
-/// Frames by the socket's interface to everybody there: header, pattern.
-pub fn send_frames(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    name: &str,
-    len: u64,
-    pattern: Pattern,
-    count: u32,
-) -> StepResult {
-    let socket = agent.names().packets.get("packet socket", name)?.clone();
-    let frame = frame(len, pattern);
-    stamp.around(|| (0..count).try_for_each(|_| net::send(&socket, &frame).map(drop)))?;
-    Ok(Found::nothing().number("sent", count.into()))
-}
-
-fn frame(len: u64, pattern: Pattern) -> Vec<u8> {
-    let len = usize::try_from(len.clamp(1, 65_000)).unwrap_or(1);
-    let mut frame = vec![0xff; 6];
-    frame.extend([0x52, 0x50, 0x69, 0x6e, 0, 1]);
-    frame.extend(ETHER_TYPE.to_be_bytes());
-    frame.resize(ETHERNET + len, 0);
-    pattern.fill(&mut frame[ETHERNET..]);
-    frame
-}
-
-/// Waits for frames. Their bytes are hashed one after the other.
-pub fn receive_frames(
-    agent: &Agent,
-    stamp: &mut Stamp<'_>,
-    name: &str,
-    count: u32,
-    limit_ms: u64,
-) -> StepResult {
-    let socket = agent.names().packets.get("packet socket", name)?.clone();
-    let limit = Instant::now() + Duration::from_millis(limit_ms);
-    let (mut received, mut bytes, mut hash) = (0, 0, Xxh3::new());
-    stamp.begin();
-    wait_for(&socket, limit, |frame| {
-        received += 1;
-        bytes += frame.len();
-        hash.update(frame);
-        received == count
-    })?;
-    let found = Found::nothing().number("received", received.into());
-    let found = found.count("bytes", bytes);
-    Ok(found.text("hash", format!("{:016x}", hash.digest())))
-}
-
-/// Closes a socket of [`open_packet`].
-pub fn close_packet(agent: &Agent, stamp: &mut Stamp<'_>, name: &str) -> StepResult {
-    let socket = agent.names().packets.take("packet socket", name)?;
-    stamp.around(|| drop(socket));
-    Ok(Found::nothing())
+    Ok(found.flag("whole", whole).compared(&back, echo.pattern))
 }
 
 #[cfg(test)]

@@ -170,6 +170,27 @@ pub fn pinned(stamp: &mut Stamp<'_>, names: &[String], wanted: u64, limit_ms: u6
     })
 }
 
+/// Waits until a counter is above what it was at the first look.
+pub fn grown(stamp: &mut Stamp<'_>, names: &[String], counter: &str, limit_ms: u64) -> StepResult {
+    let deadline = deadline(limit_ms);
+    let mut asked = names.to_vec();
+    asked.push(counter.to_owned());
+    stamp.around(|| {
+        let first = super::observe::counters_now(&asked)?;
+        loop {
+            let seen = super::observe::counters_now(&asked)?;
+            if seen.0.get(counter) != first.0.get(counter) {
+                return Ok(seen);
+            }
+            if Instant::now() >= deadline {
+                let text = format!("{counter} did not grow within {limit_ms} ms");
+                return Err(timed_out("counters", text));
+            }
+            pause_between_looks(LOOK);
+        }
+    })
+}
+
 /// Waits until a frame has the flags that are wanted. What it says at the limit is what was seen last.
 pub fn flags(stamp: &mut Stamp<'_>, address: u64, wanted: &Flags, limit_ms: u64) -> StepResult {
     let deadline = deadline(limit_ms);

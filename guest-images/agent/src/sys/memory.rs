@@ -100,6 +100,30 @@ pub fn map(
     }
 }
 
+/// `count` times the same page of a file, one behind the other, shared and writable: each is a mapping of its own, as the same page cannot be
+/// in one twice. What was mapped before a failure stays.
+pub fn map_again_and_again(fd: RawFd, offset: i64, count: u32) -> Result<Span, Errno> {
+    let len = (count as usize).saturating_mul(PAGE);
+    let all = fresh("mmap", len)?;
+    for at in (0..len).step_by(PAGE) {
+        // SAFETY: NOREPLACE cannot take away memory that is in use.
+        let got = unsafe {
+            libc::mmap(
+                all.pointer().wrapping_byte_add(at),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE,
+                fd,
+                offset,
+            )
+        };
+        if got == libc::MAP_FAILED {
+            return Err(Errno::last("mmap"));
+        }
+    }
+    Ok(all)
+}
+
 /// `munmap(2)`.
 pub fn unmap(span: Span) -> Result<(), Errno> {
     // SAFETY: a span's addresses belong to no Rust object.

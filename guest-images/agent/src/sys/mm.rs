@@ -1,10 +1,11 @@
 //! Calls on spans and files in memory.
 #![expect(unsafe_code, reason = "calls that name memory by address")]
 
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 
-use super::check;
 use super::memory::{PAGE, Span};
+use super::{check, check_len};
 use crate::fault::Errno;
 
 /// `mprotect(2)`.
@@ -38,6 +39,32 @@ pub fn seal(fd: RawFd, seals: i32) -> Result<(), Errno> {
         libc::fcntl(fd, libc::F_ADD_SEALS, seals)
     })
     .map(drop)
+}
+
+/// `process_vm_writev(2)` to this process. It may sleep for ever where a page of `from` is missing.
+pub fn write_own_process(from: Span, to: Span) -> Result<usize, Errno> {
+    let vector = |span: Span| libc::iovec {
+        iov_base: span.pointer(),
+        iov_len: span.len(),
+    };
+    let (local, remote) = (vector(from), vector(to));
+    // SAFETY: both vectors name spans, which belong to no Rust object.
+    check_len("process_vm_writev", unsafe {
+        libc::process_vm_writev(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+    })
+}
+
+/// `ioctl(UDMABUF_CREATE)` (include/uapi/linux/udmabuf.h): the descriptor of a dma-buf.
+pub fn udmabuf(device: &File, memfd: RawFd, offset: u64, size: u64) -> Result<RawFd, Errno> {
+    /// `_IOW('u', 0x42, struct udmabuf_create)`.
+    const UDMABUF_CREATE: u64 = 0x4018_7542;
+    const UDMABUF_FLAGS_CLOEXEC: u64 = 1;
+    let memfd = u64::from(memfd.cast_unsigned());
+    let words = [memfd | UDMABUF_FLAGS_CLOEXEC << 32, offset, size];
+    // SAFETY: the structure is these 24 bytes, which live across the call.
+    check("ioctl UDMABUF_CREATE", unsafe {
+        libc::ioctl(device.as_raw_fd(), UDMABUF_CREATE, words.as_ptr())
+    })
 }
 
 /// Pages to move to a node, with room for what came of each.

@@ -21,6 +21,7 @@ pub mod swap;
 pub mod tty;
 pub mod userfault;
 pub mod xdp;
+pub mod zero_copy;
 
 use std::ffi::CString;
 

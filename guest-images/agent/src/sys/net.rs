@@ -28,12 +28,21 @@ pub fn index(name: &str) -> Result<u32, Errno> {
 
 /// Brings an interface up or down.
 pub fn set_up(name: &str, up: bool) -> Result<(), Errno> {
+    set_flag(name, libc::IFF_UP, up)
+}
+
+/// Whether an interface asks for its neighbours' addresses.
+pub fn set_arp(name: &str, arp: bool) -> Result<(), Errno> {
+    set_flag(name, libc::IFF_NOARP, !arp)
+}
+
+fn set_flag(name: &str, flag: i32, on: bool) -> Result<(), Errno> {
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
     let mut request = ioctl(&socket, libc::SIOCGIFFLAGS, named(name))?;
     // SAFETY: the call has filled this member.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
-    let up_bit = i16::try_from(libc::IFF_UP).unwrap_or(1);
-    request.ifr_ifru.ifru_flags = if up { flags | up_bit } else { flags & !up_bit };
+    let flag = i16::try_from(flag).unwrap_or(0);
+    request.ifr_ifru.ifru_flags = if on { flags | flag } else { flags & !flag };
     ioctl(&socket, libc::SIOCSIFFLAGS, request).map(drop)
 }
 
@@ -83,7 +92,7 @@ fn ioctl(
     Ok(request)
 }
 
-fn inet(address: Ipv4Addr) -> libc::sockaddr_in {
+pub(super) fn inet(address: Ipv4Addr) -> libc::sockaddr_in {
     // SAFETY: a sockaddr_in is plain data for which zeros are valid.
     let mut socket: libc::sockaddr_in = unsafe { std::mem::zeroed() };
     socket.sin_family = u16::try_from(libc::AF_INET).unwrap_or(2);
