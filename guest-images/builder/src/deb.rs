@@ -4,7 +4,7 @@
 //! the package are ignored, nothing of it is executed, and no path of it leads out of the target directory.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 
 use crate::digest::sha256;
@@ -123,6 +123,27 @@ fn write(target: &Path, path: &str, bytes: &[u8]) -> Result<(), DebError> {
             path: path.to_owned(),
             source,
         })
+}
+
+/// Gives `take` what is packed in the package's file `wanted` (a path without a leading `./`), as a stream; nothing if it has no such file.
+pub(crate) fn with_packed_member<T>(
+    deb: &[u8],
+    wanted: &str,
+    take: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> Result<Option<T>, DebError> {
+    let (name, data) = data_member(deb)?;
+    let mut archive = tar::Archive::new(unpack::reader(name, data).map_err(DebError::Archive)?);
+    for entry in archive.entries().map_err(DebError::Archive)? {
+        let entry = entry.map_err(DebError::Archive)?;
+        let path = entry.path().map_err(DebError::Archive)?.into_owned();
+        if path.strip_prefix(".").unwrap_or(&path) == Path::new(wanted) {
+            // The decoder reads byte by byte.
+            let packed = BufReader::with_capacity(1 << 20, entry);
+            let mut unpacked = unpack::stream(wanted, packed).map_err(DebError::Archive)?;
+            return take(&mut unpacked).map(Some).map_err(DebError::Archive);
+        }
+    }
+    Ok(None)
 }
 
 /// Finds `data.tar*` in the `ar` archive that a package is (deb(5), ar(5)).

@@ -38,6 +38,10 @@ pub struct Kernel {
     pub vmlinux: PathBuf,
     /// Its modules.
     pub modules: ModuleTree,
+    /// Words for its command line, without which it is not what was asked for; empty for most.
+    pub parameters: String,
+    /// How it was built, if it was built here.
+    pub build: Option<BuildRecord>,
 }
 
 /// What `manifest.json` of a kernel's entry says.
@@ -54,6 +58,39 @@ pub struct KernelRecord {
     pub source: Option<PathBuf>,
     /// Every file of the entry, less the manifest.
     pub files: Vec<FileRecord>,
+    /// How it was built, if it was built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildRecord>,
+}
+
+/// How a kernel of our own designs was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildRecord {
+    /// Digest of source, patches and configuration.
+    pub recipe: String,
+    /// Digest of what the patches do.
+    pub series: String,
+    /// Name of the binary in source.toml.
+    pub binary: String,
+    /// Name of the flavour.
+    pub flavour: String,
+    /// Designs that can be chosen when it boots.
+    pub designs: Vec<String>,
+    /// What the compiler and the linker said about themselves.
+    pub compiler: String,
+    /// When it was done, in seconds since 1970.
+    pub built_unix_s: u64,
+}
+
+/// A kernel that a build has left, file by file.
+pub(crate) struct BuiltFiles {
+    /// What `uname -r` says in it.
+    pub(crate) release: String,
+    /// The ELF file.
+    pub(crate) vmlinux: Vec<u8>,
+    /// Others, by their paths in the entry.
+    pub(crate) others: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl KernelRecord {
@@ -80,6 +117,7 @@ impl KernelRecord {
             package: Some(package.clone()),
             source: None,
             files,
+            build: None,
         };
         write_json(&dir.join(MANIFEST), &record)?;
         Ok(record)
@@ -107,6 +145,33 @@ impl KernelRecord {
             package: None,
             source: Some(source.to_owned()),
             files,
+            build: None,
+        };
+        write_json(&dir.join(MANIFEST), &record)?;
+        Ok(record)
+    }
+
+    /// Puts a kernel that was built from the source package `source` into the empty directory `dir`.
+    pub(crate) fn make_from_build(
+        dir: &Path,
+        built: BuiltFiles,
+        source: PackageId,
+        build: BuildRecord,
+    ) -> Result<Self, Error> {
+        let mut files = vec![write_recorded(dir, VMLINUX, &built.vmlinux)?];
+        for (path, bytes) in &built.others {
+            let full = dir.join(path);
+            let parent = full.parent().unwrap_or(dir);
+            fs::create_dir_all(parent).during("create", parent)?;
+            files.push(write_recorded(dir, path, bytes)?);
+        }
+        let record = Self {
+            format: FORMAT,
+            release: built.release,
+            package: Some(source),
+            source: None,
+            files,
+            build: Some(build),
         };
         write_json(&dir.join(MANIFEST), &record)?;
         Ok(record)
@@ -147,6 +212,8 @@ impl KernelRecord {
             bzimage: bzimage.is_file().then_some(bzimage),
             vmlinux: dir.join(VMLINUX),
             modules,
+            parameters: String::new(),
+            build: self.build.clone(),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bzimage::BzImageError;
 use crate::deb::DebError;
+use crate::kernel::KernelError;
 use crate::modules::ModuleError;
 
 /// Why a kernel or an image could not be had.
@@ -22,7 +23,7 @@ pub enum Error {
     },
     /// The text names no kernel.
     #[error(
-        "`{0}` names no kernel: write `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `host`, or the path of a vmlinux or bzImage"
+        "`{0}` names no kernel: write `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `design:<name>`, `host`, or the path of a vmlinux or bzImage"
     )]
     BadKernelSpec(String),
     /// The file at `path` is neither a bzImage nor an ELF kernel.
@@ -77,16 +78,18 @@ pub enum Error {
         /// What to do.
         way_out: &'static str,
     },
-    /// A download has another digest than apt's record says.
+    /// A download has another digest than is on record.
     #[error(
-        "{package} has the digest {got}, but apt's record says {expected}: remove it from any proxy's cache and try again"
+        "{package} has the digest {got}, but {record} says {expected}: remove it from any proxy's cache and try again"
     )]
     WrongDigest {
         /// Name of the package.
         package: String,
         /// Digest of what came.
         got: String,
-        /// Digest that apt's signed lists have.
+        /// Who says which digest it has.
+        record: &'static str,
+        /// The digest that it should have.
         expected: String,
     },
     /// A cached file is not what it was when it was made.
@@ -155,6 +158,22 @@ pub enum Error {
         package: String,
         /// Why.
         source: DebError,
+    },
+    /// A kernel of our own designs cannot be named, built or found.
+    #[error(transparent)]
+    Design(#[from] KernelError),
+    /// There is no package manager that we know.
+    #[error("cannot run `{0}`: this is no Debian; install what it names by hand")]
+    NoAptGet(String),
+    /// The package manager could not install something.
+    #[error("`{line}` ended with {status}; its last words:\n{output}")]
+    Install {
+        /// What was run.
+        line: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        output: String,
     },
     /// A module cannot be had.
     #[error(transparent)]

@@ -12,6 +12,7 @@ use crate::apt::{Apt, Archive, PackageId};
 use crate::digest::sha256;
 use crate::entry::{Kernel, KernelRecord, MANIFEST, read_json, write_json};
 use crate::error::{Error, IoContext as _};
+use crate::kernel::{self, KernelFiles};
 use crate::progress::Progress;
 use crate::spec::KernelSpec;
 use crate::store::{Store, entries};
@@ -27,6 +28,36 @@ struct Resolved {
 struct Unfetched {
     package: PackageId,
     reason: String,
+}
+
+/// Fetches `package` into the new directory `dir` and gives its bytes, which have the digest that `record` says.
+pub(crate) fn download_verified(
+    archive: &dyn Archive,
+    package: &PackageId,
+    record: &'static str,
+    dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Vec<u8>, Error> {
+    progress.step("fetching", &format!("{} {}", package.name, package.version));
+    fs::create_dir_all(dir).during("create", dir)?;
+    let path = archive.download(package, dir)?;
+    let deb = fs::read(&path).during("read", &path)?;
+    verify(&deb, package, record)?;
+    Ok(deb)
+}
+
+/// Compares the digest of the package's bytes with the one that `record` says.
+pub(crate) fn verify(deb: &[u8], package: &PackageId, record: &'static str) -> Result<(), Error> {
+    let got = sha256(deb);
+    if got == package.sha256 {
+        return Ok(());
+    }
+    Err(Error::WrongDigest {
+        package: package.name.clone(),
+        got,
+        record,
+        expected: package.sha256.clone(),
+    })
 }
 
 impl Store {
@@ -57,6 +88,7 @@ impl Store {
                     progress,
                 )
             }
+            KernelSpec::Design(choice) => kernel::find_built(self, &KernelFiles::of(None), choice),
             KernelSpec::File { kernel, modules } => {
                 self.file_kernel(spec, kernel, modules.as_deref(), progress)
             }
@@ -214,19 +246,8 @@ impl Store {
     ) -> Result<Kernel, Error> {
         let dir = self.kernel_dir(&package.sha256);
         let record = self.prepare(&dir, progress, |temporary, progress| {
-            progress.step("fetching", &format!("{} {}", package.name, package.version));
             let download = temporary.join("download");
-            fs::create_dir_all(&download).during("create", &download)?;
-            let path = archive.download(package, &download)?;
-            let deb = fs::read(&path).during("read", &path)?;
-            let got = sha256(&deb);
-            if got != package.sha256 {
-                return Err(Error::WrongDigest {
-                    package: package.name.clone(),
-                    got,
-                    expected: package.sha256.clone(),
-                });
-            }
+            let deb = download_verified(archive, package, "apt's record", &download, progress)?;
             fs::remove_dir_all(&download).during("remove", &download)?;
             progress.step("unpacking", &package.name);
             KernelRecord::make_from_deb(temporary, &deb, package)

@@ -43,7 +43,8 @@ fn extra(path: &Path) -> ExtraFile {
     }
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// The file of a program, looked for in PATH and where the system's own tools are.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         fs::metadata(path)
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)

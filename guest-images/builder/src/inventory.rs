@@ -32,7 +32,7 @@ pub struct Entry {
 #[serde(tag = "kind", content = "manifest", rename_all = "lowercase")]
 pub enum Content {
     /// An unpacked kernel.
-    Kernel(KernelRecord),
+    Kernel(Box<KernelRecord>),
     /// A guest image.
     Image(Box<Manifest>),
     /// Something whose manifest is missing or cannot be read, and why.
@@ -83,7 +83,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
         let mut list = Vec::new();
         for dir in entries(&self.root().join("kernels"))? {
-            list.push(entry(&dir, Content::Kernel));
+            list.push(entry(&dir, |record| Content::Kernel(Box::new(record))));
         }
         for dir in entries(&self.root().join("images"))? {
             list.push(entry(&dir, |manifest| Content::Image(Box::new(manifest))));

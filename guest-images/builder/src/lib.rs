@@ -21,6 +21,8 @@
 //! | spec.rs, apt.rs, deb.rs, bzimage.rs | from a wish to an unpacked kernel |
 //! | modules.rs | which modules, in which order |
 //! | image.rs, initramfs.rs, host_program.rs | the image and what goes into it |
+//! | install.rs | packages of the distribution that are missing |
+//! | kernel/ | kernels that carry our own designs, from Debian's source package and our patches |
 //! | program/ | what the command lines of all pincushion programs share |
 
 mod apt;
@@ -34,7 +36,9 @@ mod fetch;
 mod host_program;
 mod image;
 mod initramfs;
+mod install;
 mod inventory;
+pub mod kernel;
 mod lock;
 mod modules;
 pub mod program;
@@ -51,10 +55,11 @@ mod unpack;
 pub use apt::PackageId;
 pub use deb::DebError;
 pub use digest::{FileRecord, sha256};
-pub use entry::{Kernel, KernelRecord};
+pub use entry::{BuildRecord, Kernel, KernelRecord};
 pub use error::Error;
 pub use host_program::{host_program, package_of};
 pub use image::{ExtraFile, FileDigest, Image, ImageSpec, Manifest};
+pub use install::{ensure_host_programs, install, install_line};
 pub use inventory::{Content, Damage, Entry};
 pub use modules::{Module, ModuleError, ModuleTree};
 pub use progress::{Progress, Silent};

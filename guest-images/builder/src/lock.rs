@@ -3,6 +3,7 @@
 //! The lock is `flock`, which the kernel drops when its holder dies, so a killed run locks nobody out.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -20,7 +21,14 @@ const LIMIT: Duration = Duration::from_secs(900);
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// The locked file, for a child process that shall hold the lock too, until it ends.
+    pub(crate) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
 }
 
 /// Takes the lock at `path`, made if need be.
@@ -34,7 +42,7 @@ pub(crate) fn take(path: &Path, progress: &mut dyn Progress) -> Result<Lock, Err
         .open(path)
         .during("open", path)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return Ok(Lock { _file: file });
+        return Ok(Lock { file });
     }
     progress.step(
         "waiting",
@@ -51,7 +59,7 @@ pub(crate) fn take(path: &Path, progress: &mut dyn Progress) -> Result<Lock, Err
         let _ = sender.send((file, locked));
     });
     match receiver.recv_timeout(LIMIT) {
-        Ok((file, Ok(()))) => Ok(Lock { _file: file }),
+        Ok((file, Ok(()))) => Ok(Lock { file }),
         Ok((_, Err(errno))) => Err(Error::Io {
             action: "lock",
             path: path.to_owned(),

@@ -4,6 +4,11 @@
 pub trait Progress {
     /// `verb` is what is done now ("fetching", "unpacking"), `object` to what.
     fn step(&mut self, verb: &str, object: &str);
+
+    /// How far a long step is. Called often: who shows it shows some of them, and who need not know hears nothing.
+    fn advance(&mut self, verb: &str, object: &str) {
+        let _ = (verb, object);
+    }
 }
 
 impl<F: FnMut(&str, &str)> Progress for F {

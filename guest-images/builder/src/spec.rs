@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::kernel::DesignChoice;
 
 /// The kernel that a guest should boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum KernelSpec {
     /// Debian's kernel for amd64: `debian:6.12` is the newest of that series, `debian:6.12.117+deb12` exactly that one. The flavour is
     /// `-cloud-amd64`, or the one that is named behind, as in `uname -r`: `debian:6.12-amd64`, `debian:6.12-rt-amd64`.
     Debian(String),
+    /// A kernel of our own designs, which has been built before: `design:bias`, `design:bias+bounce`, `design:bias+bounce-debug`.
+    Design(DesignChoice),
     /// The kernel that runs here.
     Host,
     /// A kernel built by hand.
@@ -33,6 +36,7 @@ impl FromStr for KernelSpec {
             Some(("debian", version)) if is_version(version) => {
                 Ok(Self::Debian(version.to_owned()))
             }
+            Some(("design", choice)) => Ok(Self::Design(DesignChoice::parse(choice)?)),
             Some((scheme, _)) if !scheme.contains(['/', '.']) => Err(bad()),
             _ if text == "host" => Ok(Self::Host),
             _ if text.is_empty() || (is_version(text) && !text.contains('/')) => Err(bad()),
@@ -56,6 +60,7 @@ impl fmt::Display for KernelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Debian(version) => write!(f, "debian:{version}"),
+            Self::Design(choice) => choice.fmt(f),
             Self::Host => f.write_str("host"),
             Self::File { kernel, .. } => write!(f, "{}", kernel.display()),
         }

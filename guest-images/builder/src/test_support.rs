@@ -123,8 +123,8 @@ fn section(name: u32, kind: u32, offset: u64, size: u64) -> Vec<u8> {
     header
 }
 
-/// A Debian package whose `data.tar.xz` has the given files.
-pub(crate) fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
+/// A tar archive of the given files.
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, bytes) in files {
         let mut header = tar::Header::new_gnu();
@@ -135,7 +135,12 @@ pub(crate) fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
         header.set_cksum();
         tar.append(&header, *bytes).unwrap();
     }
-    let data = xz(&tar.into_inner().unwrap());
+    tar.into_inner().unwrap()
+}
+
+/// A Debian package whose `data.tar.xz` has the given files.
+pub(crate) fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let data = xz(&tar(files));
     ar(&[
         ("debian-binary", b"2.0\n"),
         ("control.tar.xz", &xz(b"")),

@@ -4,6 +4,11 @@ use std::io::{self, Read};
 
 /// A stream of what is packed in `packed`, whose file is called `name`; anything but `.xz`, `.zst` and `.gz` is taken as it is.
 pub(crate) fn reader<'a>(name: &str, packed: &'a [u8]) -> io::Result<Box<dyn Read + 'a>> {
+    stream(name, packed)
+}
+
+/// The same for what is itself a stream.
+pub(crate) fn stream<'a>(name: &str, packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match name.rsplit('.').next() {
         Some("xz") => Box::new(lzma_rust2::XzReader::new(packed, true)),
         Some("zst") => {

@@ -21,7 +21,19 @@ fn assert_refused(output: &Output, code: i32, told: &str) {
 #[test]
 fn bad_arguments_end_with_2_and_name_the_argument() {
     let cache = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
+        (
+            &["build", "--kernel", "design:bais"],
+            "no design `bais`; did you mean `bias`?",
+        ),
+        (
+            &["kernel", "build", "--design", "bais"],
+            "no design `bais`; did you mean `bias`?",
+        ),
+        (
+            &["kernel", "build", "--flavour", "debg"],
+            "no flavour `debg`; did you mean `debug`?",
+        ),
         (
             &["build", "--kernel", "fedora:41"],
             "`fedora:41` names no kernel",
@@ -49,7 +61,15 @@ fn what_is_missing_ends_with_3_and_says_what_to_do() {
     let text = cache.path().join("text");
     fs::write(&text, "no kernel").unwrap();
     let text = text.to_str().unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &["build", "--init", text, "--kernel", "design:bias+bounce"],
+            "pincushion image kernel build --design bias",
+        ),
+        (
+            &["kernel", "check", "--source", text],
+            "but source.toml says",
+        ),
         (&["build", "--init", text, "--kernel", text], "is no kernel"),
         (
             &["build", "--init", text, "--kernel", "/nowhere/vmlinux"],

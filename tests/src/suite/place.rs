@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::Duration;
 
-use pincushion_image::host_program;
+use pincushion_image::{ensure_host_programs, host_program};
 use pincushion_vmm::doctor::{KvmAbility, probe};
-use pincushion_vmm::nested::{ensure_host_programs, find_qemu};
+use pincushion_vmm::nested::find_qemu;
 
 use super::child::{self, ChildEnd};
 use super::nested::Nested;

@@ -16,19 +16,6 @@ pub enum NestedError {
     /// No QEMU, and no right to install it.
     #[error("qemu-system-x86_64 is not installed; as root run: {INSTALL_LINE}")]
     QemuMissing,
-    /// There is no package manager that we know.
-    #[error("cannot run `{0}`: this is no Debian; install what it names by hand")]
-    NoAptGet(String),
-    /// The package manager could not install it.
-    #[error("`{line}` ended with {status}; its last words:\n{output}")]
-    Install {
-        /// What was run.
-        line: String,
-        /// How it ended.
-        status: String,
-        /// What it said.
-        output: String,
-    },
     /// A process could not be started.
     #[error("cannot start {program}")]
     Start {
@@ -151,8 +138,6 @@ impl NestedError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::QemuMissing
-            | Self::NoAptGet(_)
-            | Self::Install { .. }
             | Self::Start { .. }
             | Self::QemuDied { .. }
             | Self::BootLimit { .. }

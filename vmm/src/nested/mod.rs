@@ -27,14 +27,12 @@
 //! | machine.rs, run.rs, config.rs | [`NestedMachine`]: boot, run, put, get |
 //! | session.rs, transfer.rs | the conversation with the agent; files |
 //! | qemu.rs, process.rs, tsc.rs, image.rs | QEMU's command line and process, the clock, what it boots |
-//! | install.rs | packages of the distribution that are missing |
 
 mod args;
 mod command;
 mod config;
 mod error;
 mod image;
-mod install;
 mod machine;
 pub(crate) mod one_cpu;
 mod process;
@@ -52,7 +50,6 @@ pub use command::{command, install_programs, is_inside};
 pub use config::{Command, Ended, NestedConfig};
 pub use error::NestedError;
 pub use image::{boot_files, find_agent};
-pub use install::ensure_host_programs;
 pub use machine::NestedMachine;
 pub use qemu::{ensure_qemu, find_qemu};
 pub use session::Signaller;

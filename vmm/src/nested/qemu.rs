@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use pincushion_abi::nested::PORT_NAME;
+use pincushion_image::install;
 
 use super::config::NestedConfig;
 use super::error::NestedError;
-use super::install::install;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -32,7 +32,7 @@ pub fn find_qemu() -> Result<PathBuf, NestedError> {
 ///
 /// # Errors
 ///
-/// [`NestedError::QemuMissing`] for a user who is not root or has no `apt-get`; [`NestedError::Install`] if that failed.
+/// [`NestedError::QemuMissing`] for a user who is not root or has no `apt-get`; [`NestedError::Image`] if that failed.
 pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
     if let Ok(found) = find_qemu() {
         return Ok(found);

@@ -20,7 +20,7 @@ const AGENT: &str = "pincushion-agent";
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `host`, or the path of a vmlinux or bzImage
+    /// `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `design:<name>[+<policy>]`, `host`, or the path of a vmlinux or bzImage
     #[arg(long, value_name = "KERNEL", default_value = "debian:6.12")]
     kernel: KernelSpec,
     /// Modules of a kernel given by its path: its lib/modules/RELEASE, or the directory given to INSTALL_MOD_PATH [default: none, all are built in]
@@ -141,6 +141,7 @@ pub(crate) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let result = serde_json::json!({
             "kernel": kernel_path, "initrd": initrd, "digest": image.digest, "bzimage": kernel.bzimage, "manifest": image.manifest,
+            "parameters": kernel.parameters,
         });
         tell(format_args!("{result:#}"))?;
     } else {
@@ -148,6 +149,9 @@ pub(crate) fn build(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         tell(format_args!("initrd  {}", initrd.display()))?;
         tell(format_args!("release {}", kernel.release))?;
         tell(format_args!("digest  {}", image.digest))?;
+        if !kernel.parameters.is_empty() {
+            tell(format_args!("cmdline {}", kernel.parameters))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -172,7 +176,7 @@ fn with_modules(spec: &KernelSpec, modules: Option<&Path>) -> anyhow::Result<Ker
             kernel: kernel.clone(),
             modules: Some(modules.to_owned()),
         }),
-        (KernelSpec::Debian(_) | KernelSpec::Host, Some(_)) => {
+        (KernelSpec::Debian(_) | KernelSpec::Design(_) | KernelSpec::Host, Some(_)) => {
             Err(pincushion_image::Error::ModulesNotWanted(spec.to_string()).into())
         }
     }

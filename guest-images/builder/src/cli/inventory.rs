@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Args;
+use pincushion_image::kernel;
 use pincushion_image::{Content, Entry, Store};
 
 use pincushion_image::program::{complain, exit_code, tell};
@@ -22,7 +23,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct RemoveArgs {
     /// First digits of a digest (at least 6), or a kernel's release or package
     names: Vec<String>,
-    /// Everything
+    /// Everything, with the sources of kernels and what is built of them
     #[arg(long)]
     all: bool,
     /// All images; kernels stay
@@ -91,6 +92,11 @@ pub(crate) fn remove(store: &Store, args: &RemoveArgs) -> anyhow::Result<ExitCod
             "removed {kind} {name} {}",
             entry.path.display()
         ))?;
+    }
+    if args.all {
+        for source in kernel::remove_sources(store, &mut progress)? {
+            tell(format_args!("removed source {}", source.display()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

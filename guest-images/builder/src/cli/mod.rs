@@ -2,6 +2,7 @@
 
 mod build;
 mod inventory;
+mod kernel;
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pincushion_image::bzimage::extract_vmlinux;
+use pincushion_image::kernel::KernelError;
 use pincushion_image::program::{self, WithoutReader, complain, exit_code};
 use pincushion_image::{Error, KernelSpec, Store};
 
@@ -41,9 +43,12 @@ enum Command {
     List(inventory::ListArgs),
     /// Fetch and unpack a kernel, and print where it is
     Fetch {
-        /// `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `host`, or the path of a vmlinux or bzImage
+        /// `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `design:<name>`, `host`, or the path of a vmlinux or bzImage
         kernel: KernelSpec,
     },
+    /// Build, list and check kernels that carry our own pin-tracking designs
+    #[command(subcommand)]
+    Kernel(kernel::KernelCommand),
     /// Read every file in the cache and compare its digest with the record
     Verify,
     /// Remove kernels or images from the cache
@@ -66,6 +71,7 @@ impl Command {
     fn without_reader(&self) -> WithoutReader {
         match self {
             Self::List(_) | Self::Verify | Self::Show { .. } => WithoutReader::End,
+            Self::Kernel(command) => command.without_reader(),
             Self::Build(_) | Self::Fetch { .. } | Self::Remove(_) | Self::ExtractVmlinux { .. } => {
                 WithoutReader::GoOn
             }
@@ -91,6 +97,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Build(args) => build::build(&args),
         Command::List(args) => inventory::list(&Store::open_default()?, &args),
         Command::Fetch { kernel } => build::fetch(&kernel),
+        Command::Kernel(command) => kernel::run(&command),
         Command::Verify => inventory::verify(&Store::open_default()?),
         Command::Remove(args) => inventory::remove(&Store::open_default()?, &args),
         Command::Show { name } => inventory::show(&Store::open_default()?, &name),
@@ -110,12 +117,17 @@ pub(crate) fn progress(verb: &str, object: &str) {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
+    // A name that was looked up before anything was done.
+    if let Some(KernelError::Unknown { .. }) = error.downcast_ref::<KernelError>() {
+        return exit_code::BAD_ARGUMENTS;
+    }
     match error.downcast_ref::<Error>() {
         Some(
             Error::BadKernelSpec(_)
             | Error::BadImagePath { .. }
             | Error::NoEntry(_)
-            | Error::ModulesNotWanted(_),
+            | Error::ModulesNotWanted(_)
+            | Error::Design(KernelError::Unknown { .. }),
         ) => exit_code::BAD_ARGUMENTS,
         Some(_) | None => exit_code::SETUP_ERROR,
     }

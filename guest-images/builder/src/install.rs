@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use pincushion_image::{Error, host_program, package_of};
-
-use super::error::{NestedError, host};
+use crate::error::Error;
+use crate::host_program::{host_program, package_of};
 
 /// How much of a failed installation is told.
 const LAST_LINES: usize = 10;
@@ -15,17 +14,12 @@ const LAST_LINES: usize = 10;
 /// `progress` gets lines for the user.
 ///
 /// # Errors
-///
-/// [`NestedError::Image`] with the line to type for a user who is not root; [`NestedError::Install`] if that failed.
-pub fn ensure_host_programs(names: &[&str], progress: &dyn Fn(&str)) -> Result<(), NestedError> {
+/// [`Error::NoProgram`] with the line to type for a user who is not root; [`Error::Install`] if that failed.
+pub fn ensure_host_programs(names: &[&str], progress: &dyn Fn(&str)) -> Result<(), Error> {
     for name in names {
         match host_program(name) {
             Err(Error::NoProgram { .. }) if rustix::process::geteuid().is_root() => {
-                let line = format!(
-                    "apt-get install -y --no-install-recommends {}",
-                    package_of(name)
-                );
-                install(name, &line, progress)?;
+                install(name, &install_line(&[package_of(name)]), progress)?;
                 host_program(name)?;
             }
             found => drop(found?),
@@ -34,8 +28,20 @@ pub fn ensure_host_programs(names: &[&str], progress: &dyn Fn(&str)) -> Result<(
     Ok(())
 }
 
+/// What installs these packages.
+#[must_use]
+pub fn install_line(packages: &[&str]) -> String {
+    format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
 /// Runs one of our own `apt-get install` lines, and fetches the lists of packages first where it fails without them.
-pub(super) fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
+///
+/// # Errors
+/// [`Error::NoAptGet`] on a host that is no Debian, [`Error::Install`] if it failed.
+pub fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
     progress(&format!("installing {what}: {line}"));
     // The lists may be missing (containers) or old: only then is the update worth its time.
     if apt_get(line, progress).is_err() {
@@ -47,11 +53,15 @@ pub(super) fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result
 }
 
 /// Runs one of our own `apt-get` lines without any question to the user, who sees what is unpacked and set up.
-fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
+fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
+    let failed = |error: io::Error| Error::Command {
+        command: line.to_owned(),
+        reason: error.to_string(),
+    };
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
-    let (output, sink) = io::pipe().map_err(host("make a pipe"))?;
-    let errors = sink.try_clone().map_err(host("share a pipe"))?;
+    let (output, sink) = io::pipe().map_err(failed)?;
+    let errors = sink.try_clone().map_err(failed)?;
     let mut child = Command::new(program)
         // Another apt-get may be at work: wait for it instead of failing.
         .args(["-o", "DPkg::Lock::Timeout=300"])
@@ -61,7 +71,7 @@ fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
         .stdout(sink)
         .stderr(errors)
         .spawn()
-        .map_err(|_| NestedError::NoAptGet(line.to_owned()))?;
+        .map_err(|_| Error::NoAptGet(line.to_owned()))?;
     let mut last = VecDeque::new();
     // The command held our ends of the pipe and was dropped: the lines end with apt-get.
     for text in BufReader::new(output).lines().map_while(Result::ok) {
@@ -73,11 +83,11 @@ fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), NestedError> {
             last.pop_front();
         }
     }
-    let status = child.wait().map_err(host("wait for apt-get"))?;
+    let status = child.wait().map_err(failed)?;
     if status.success() {
         return Ok(());
     }
-    Err(NestedError::Install {
+    Err(Error::Install {
         line: line.to_owned(),
         status: status.to_string(),
         output: Vec::from(last).join("\n"),

@@ -1,0 +1,107 @@
+//! What a kernel is built with: programs and headers of the host, which come from the distribution where they are missing, and the
+//! compiler's version, which is part of what a build is known by.
+
+use std::path::Path;
+
+use super::KernelError;
+use crate::command;
+use crate::error::Error;
+use crate::host_program::find;
+use crate::install::{install, install_line};
+use crate::progress::Progress;
+
+/// What is needed: a program's name or a header's path, and the Debian package that has it.
+const NEEDED: &[(&str, &str)] = &[
+    ("gcc", "gcc"),
+    ("make", "make"),
+    ("ld", "binutils"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("perl", "perl"),
+    ("setpriv", "util-linux"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("/usr/include/gelf.h", "libelf-dev"),
+    ("/usr/include/openssl/opensslv.h", "libssl-dev"),
+];
+
+/// The tools of this host.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    /// As make gets it: `gcc`, or `ccache gcc`.
+    pub(super) compiler: &'static str,
+    /// What the compiler and the linker say about themselves.
+    pub(super) version: String,
+}
+
+impl Tools {
+    /// Finds them, and installs what is missing if we are root.
+    pub(super) fn ensure(progress: &mut dyn Progress) -> Result<Self, Error> {
+        let missing = missing(is_there);
+        if !missing.is_empty() {
+            let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+            packages.dedup();
+            let line = install_line(&packages);
+            let names = missing
+                .iter()
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>()
+                .join(", ");
+            if !rustix::process::geteuid().is_root() {
+                return Err(KernelError::NoTools {
+                    missing: names,
+                    line,
+                }
+                .into());
+            }
+            let told = std::cell::RefCell::new(progress);
+            install(&names, &line, &|text| {
+                told.borrow_mut().step("installing", text)
+            })?;
+        }
+        let first_line = |program: &str| {
+            let said = command::output(30, None, program, &["--version"])?;
+            Ok::<_, Error>(said.lines().next().unwrap_or_default().to_owned())
+        };
+        Ok(Self {
+            compiler: if find("ccache").is_some() {
+                "ccache gcc"
+            } else {
+                "gcc"
+            },
+            version: format!("{}; {}", first_line("gcc")?, first_line("ld")?),
+        })
+    }
+}
+
+fn is_there(needed: &str) -> bool {
+    if needed.starts_with('/') {
+        Path::new(needed).exists()
+    } else {
+        find(needed).is_some()
+    }
+}
+
+/// What is needed and not there.
+fn missing(is_there: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static str)> {
+    NEEDED
+        .iter()
+        .copied()
+        .filter(|(name, _)| !is_there(name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_with_the_packages_that_have_it() {
+        assert_eq!(missing(|_| true), []);
+        let found = missing(|name| !matches!(name, "flex" | "/usr/include/gelf.h"));
+        assert_eq!(
+            found,
+            [("flex", "flex"), ("/usr/include/gelf.h", "libelf-dev")]
+        );
+    }
+}
