@@ -44,6 +44,9 @@ pub struct RunInfo {
     /// The package that it came from, with its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_package: Option<String>,
+    /// Words that this kernel needs on its command line, as a design of our own does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kernel_parameters: String,
     /// Digest of the guest image (kernel, modules and agent).
     pub image_digest: String,
     /// Names all random choices.

@@ -24,7 +24,7 @@ pub(super) struct RunArgs {
     /// A scenario file of your own; may be repeated
     #[arg(long, value_name = "FILE")]
     scenario: Vec<PathBuf>,
-    /// Run on this kernel (`debian:6.12`, `host`, or a path) instead of the scenario's; may be repeated
+    /// Run on this kernel (`debian:6.12`, `design:bias+bounce`, `host`, or a path) instead of the scenario's; may be repeated
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
     /// Run each so often

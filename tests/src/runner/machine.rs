@@ -300,10 +300,11 @@ fn parts(recipe: &Recipe) -> Result<Parts, MachineError> {
     })
 }
 
-/// The machine's configuration.
+/// The machine's configuration. `parameters` are the words that this kernel needs on its command line.
 pub(super) fn config(
     vm: &crate::scenario::model::Vm,
     kernel: &Path,
+    parameters: &str,
     initrd: &Path,
 ) -> MachineConfig {
     use crate::scenario::model::Initrd;
@@ -311,7 +312,7 @@ pub(super) fn config(
         .expect("sizes were checked when the file was read");
     MachineConfig {
         initrd: (vm.initrd == Initrd::Agent).then(|| initrd.to_owned()),
-        cmdline: format!("{CMDLINE} {}", vm.cmdline).trim_end().to_owned(),
+        cmdline: cmdline(&[CMDLINE, &vm.cmdline, parameters]),
         vcpus: vm.cpus,
         transport: vm.transport,
         workers: vm.workers,
@@ -319,6 +320,12 @@ pub(super) fn config(
         memory_bytes: memory,
         ..MachineConfig::new(kernel)
     }
+}
+
+/// The words, without those that are empty.
+fn cmdline(words: &[&str]) -> String {
+    let words = words.iter().copied().filter(|words| !words.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Warnings reach the console, the rest does not: each character costs VM exits. A panic resets at once, after it
@@ -331,6 +338,23 @@ mod tests {
     use pincushion_devices::trace::Tracer;
 
     use super::*;
+
+    #[test]
+    fn the_words_of_scenario_and_kernel_come_behind_the_suites_own() {
+        let mut vm = crate::scenario::model::Vm::default();
+        let line =
+            |vm: &_, parameters| config(vm, Path::new("k"), parameters, Path::new("i")).cmdline;
+        assert_eq!(line(&vm, ""), CMDLINE);
+        assert_eq!(
+            line(&vm, "pin_tracking=bias"),
+            format!("{CMDLINE} pin_tracking=bias")
+        );
+        vm.cmdline = "nosmp".into();
+        assert_eq!(
+            line(&vm, "pin_tracking=bias"),
+            format!("{CMDLINE} nosmp pin_tracking=bias")
+        );
+    }
 
     #[test]
     fn a_kernel_that_is_none_is_an_end_and_not_a_wait() {

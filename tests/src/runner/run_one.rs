@@ -136,7 +136,7 @@ fn perform(
     devices.extend(cards);
     let balloon = balloon(scenario, &context, &mut devices)?;
     let console = console(scenario, dir, &context, &mut devices)?;
-    let config = config(&scenario.vm, &kernel(order, scenario)?, &order.initrd);
+    let config = machine_config(order, scenario, info)?;
     let ram = config.memory_bytes;
     let (pmem, regions) = regions(scenario, &order.scratch, ram, &records, &context)?;
     devices.extend(pmem);
@@ -357,6 +357,20 @@ fn plan(scenario: &Scenario, seed: u64, values: &Values) -> anyhow::Result<Plan>
         seed,
         rules: rules.collect::<anyhow::Result<_>>()?,
     })
+}
+
+fn machine_config(
+    order: &Order,
+    scenario: &Scenario,
+    info: &RunInfo,
+) -> anyhow::Result<MachineConfig> {
+    let kernel = kernel(order, scenario)?;
+    Ok(config(
+        &scenario.vm,
+        &kernel,
+        &info.kernel_parameters,
+        &order.initrd,
+    ))
 }
 
 /// The kernel to boot.

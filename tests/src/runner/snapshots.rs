@@ -109,7 +109,8 @@ mod tests {
             ..RunInfo::default()
         };
         change(&mut scenario, &mut info);
-        let config = super::super::machine::config(&scenario.vm, Path::new("k"), Path::new("i"));
+        let config =
+            super::super::machine::config(&scenario.vm, Path::new("k"), "", Path::new("i"));
         let place = place(Path::new("/s"), &scenario, &info, &config, devices);
         place.map_or("none".into(), |path| path.display().to_string())
     }

@@ -14,37 +14,49 @@ pub enum Comparison {
     Surprise(String),
 }
 
-/// The expectation for a kernel: the longest key that is the kernel or a prefix of its version, else `default`.
+/// What a kernel of our own designs (`design:bias+bounce`) is taken for where a scenario does not name it: what it is built from.
+const DESIGNS_ARE: &str = "debian:6.12";
+
+/// The expectation for a kernel: the longest key that is the kernel or a prefix of its version; for a kernel of our own designs then
+/// that of Debian's 6.12; else `default`.
 ///
-/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`.
+/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too, and `design` for all of them.
 #[must_use]
 pub fn expected_for<'a>(
     expect: &'a BTreeMap<String, Expectation>,
     kernel: &str,
 ) -> Option<&'a Expectation> {
-    expect
-        .iter()
-        .filter(|(key, _)| is_meant(key, kernel))
-        .max_by_key(|(key, _)| key.len())
-        .map(|(_, expectation)| expectation)
-        .or_else(|| expect.get("default"))
+    named_in(expect, kernel).or_else(|| expect.get("default"))
+}
+
+/// What a table by kernel says of this one.
+fn named_in<'a, T>(table: &'a BTreeMap<String, T>, kernel: &str) -> Option<&'a T> {
+    names_of(kernel).find_map(|kernel| {
+        let fitting = table.iter().filter(|(name, _)| is_meant(name, kernel));
+        fitting
+            .max_by_key(|(name, _)| name.len())
+            .map(|(_, value)| value)
+    })
+}
+
+/// A kernel's own name, and the one that it goes by where that is not known.
+fn names_of(kernel: &str) -> impl Iterator<Item = &str> {
+    let other = kernel.starts_with("design:").then_some(DESIGNS_ARE);
+    std::iter::once(kernel).chain(other)
 }
 
 /// Whether a kernel's name in a scenario means this kernel.
 fn is_meant(name: &str, kernel: &str) -> bool {
     kernel
         .strip_prefix(name)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-', ':']))
 }
 
 impl Scenario {
     /// Why it does not apply to this kernel, if its file says so.
     #[must_use]
     pub fn why_not_for(&self, kernel: &str) -> Option<&str> {
-        let mut named = self.not_for.iter();
-        named
-            .find(|(name, _)| is_meant(name, kernel))
-            .map(|(_, why)| why.as_str())
+        named_in(&self.not_for, kernel).map(String::as_str)
     }
 }
 
@@ -55,8 +67,9 @@ pub fn compare_on(scenario: &Scenario, kernel: &str, seen: &Judgement) -> Compar
     let Some(expected) = expected_for(&scenario.expect, kernel) else {
         return Comparison::Surprise("the scenario expects nothing of this kernel".into());
     };
-    let mut named = scenario.kernels.iter().chain(scenario.expect.keys());
-    if seen.verdict == Verdict::NotApplicable && !named.any(|name| is_meant(name, kernel)) {
+    let named = scenario.kernels.iter().chain(scenario.expect.keys());
+    let mut is_named = |kernel| named.clone().any(|name| is_meant(name, kernel));
+    if seen.verdict == Verdict::NotApplicable && !names_of(kernel).any(&mut is_named) {
         return Comparison::AsExpected;
     }
     compare(expected, seen)
@@ -191,6 +204,32 @@ mod tests {
             compare_on(&scenario, "host", &passed),
             Comparison::AsExpected
         );
+    }
+
+    #[test]
+    fn a_kernel_of_our_designs_is_taken_for_what_it_is_built_from_unless_it_is_named() {
+        let text = "name = 'x'\nsummary = 'y'\nkernels = ['debian:6.12']\nexpect.default = { verdict = 'pass' }\n\
+            expect.'debian:6.12' = { verdict = 'finding', oracles = ['x'] }\nexpect.'design:bias+bounce' = { verdict = 'pass' }\n\
+            expect.'design:field' = { verdict = 'hang' }\nnot-for = { 'design:tree' = 'why' }\n";
+        let scenario = crate::scenario::parse(text, std::path::Path::new("x.toml")).unwrap();
+        let verdict = |kernel| expected_for(&scenario.expect, kernel).unwrap().verdict;
+        assert_eq!(verdict("design:bias"), Verdict::Finding);
+        assert_eq!(verdict("design:bias+skip"), Verdict::Finding);
+        assert_eq!(verdict("design:bias+bounce"), Verdict::Pass);
+        assert_eq!(verdict("design:bias+bounce-debug"), Verdict::Pass);
+        assert_eq!(verdict("design:field+bounce"), Verdict::Hang);
+        assert_eq!(scenario.why_not_for("design:tree+skip"), Some("why"));
+        assert_eq!(scenario.why_not_for("design:bias"), None);
+        let all = BTreeMap::from([("design".to_owned(), ())]);
+        assert!(
+            named_in(&all, "design:bias+skip").is_some() && named_in(&all, "debian:6.12").is_none()
+        );
+        // Debian's 6.12 is named, so it may lack nothing, and they neither.
+        let lacks = seen(Verdict::NotApplicable, &[]);
+        assert!(matches!(
+            compare_on(&scenario, "design:bias", &lacks),
+            Comparison::Surprise(_)
+        ));
     }
 
     #[test]

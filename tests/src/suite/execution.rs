@@ -300,6 +300,7 @@ fn count(judgement: &Judgement, what: &str) -> u64 {
 fn describe(info: &mut RunInfo, image: &GuestImage) {
     info.kernel_release.clone_from(&image.release);
     info.kernel_package.clone_from(&image.package);
+    info.kernel_parameters.clone_from(&image.parameters);
     info.image_digest.clone_from(&image.digest);
 }
 

@@ -15,6 +15,8 @@ use super::programs::Programs;
 pub(super) struct GuestImage {
     pub(super) release: String,
     pub(super) package: Option<String>,
+    /// Words that it needs on its command line.
+    pub(super) parameters: String,
     pub(super) vmlinux: PathBuf,
     /// As the distribution ships it.
     pub(super) bzimage: Option<PathBuf>,
@@ -66,11 +68,19 @@ fn make(
             files: Vec::new(),
         },
     )?;
+    // What was built from a source is not what the distribution ships.
+    let series = kernel.build.map_or(String::new(), |build| {
+        format!(
+            " with the series {}",
+            build.series.get(..12).unwrap_or_default()
+        )
+    });
     Ok(GuestImage {
         release: kernel.release,
         package: kernel
             .package
-            .map(|package| format!("{} {}", package.name, package.version)),
+            .map(|package| format!("{} {}{series}", package.name, package.version)),
+        parameters: kernel.parameters,
         vmlinux: image.kernel,
         bzimage: kernel.bzimage,
         initrd: image.initrd,

@@ -41,6 +41,9 @@ pub enum SelectionError {
     /// A file is wrong.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A kernel that cannot be.
+    #[error(transparent)]
+    Kernel(#[from] pincushion_image::Error),
     /// An unknown name.
     #[error("there is no scenario `{name}`{guess}; `pincushion test list` shows all")]
     UnknownName {
@@ -166,6 +169,9 @@ pub(crate) fn split_variant(file: &Path) -> (PathBuf, Option<String>) {
 }
 
 fn refuse_unknown(selection: &Selection, all: &[Listed]) -> Result<(), SelectionError> {
+    for kernel in &selection.kernels {
+        kernel.parse::<pincushion_image::KernelSpec>()?;
+    }
     for name in &selection.names {
         let names = || {
             all.iter()
@@ -279,6 +285,22 @@ mod tests {
                 .to_string()
                 .contains("no variant `c`; it has: a, b")
         );
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_is_refused_before_anything_runs() {
+        for (kernel, told) in [
+            ("design:bais", "did you mean `bias`?"),
+            ("design:bias+bonce", "did you mean `bounce`?"),
+            ("fedora:41", "names no kernel"),
+        ] {
+            let selection = Selection {
+                kernels: vec!["debian:6.12".into(), kernel.into()],
+                ..Selection::default()
+            };
+            let refusal = select(&selection).unwrap_err().to_string();
+            assert!(refusal.contains(told), "{refusal}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn run(mut args: RunArgs) -> u8 {
         Ok(config) => config,
         Err(error) => {
             explain(&error);
-            return exit_code::BAD_ARGUMENTS;
+            return code_of_config(&error);
         }
     };
     match boot(&config, &open_gates, restore.as_deref()) {
@@ -233,6 +233,21 @@ fn code(exit: &Exit) -> u8 {
     }
 }
 
+/// A kernel that is known and has not been built is no bad argument.
+fn code_of_config(error: &ConfigError) -> u8 {
+    use pincushion_image::Error;
+    use pincushion_image::kernel::KernelError;
+    match error {
+        ConfigError::Kernel(
+            Error::Design(KernelError::Unknown { .. }) | Error::BadKernelSpec(_),
+        ) => exit_code::BAD_ARGUMENTS,
+        ConfigError::Kernel(_) => exit_code::SETUP_ERROR,
+        ConfigError::Read { .. } | ConfigError::Syntax(_) | ConfigError::Value(_) => {
+            exit_code::BAD_ARGUMENTS
+        }
+    }
+}
+
 fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if let Some(error) = error.downcast_ref::<MachineError>() {
         return match error {
@@ -248,7 +263,10 @@ fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if error.is::<NeedsMoreKvm>() {
         return exit_code::NO_USABLE_KVM;
     }
-    if error.is::<pincushion_devices::fault::PlanError>() || error.is::<ConfigError>() {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return code_of_config(error);
+    }
+    if error.is::<pincushion_devices::fault::PlanError>() {
         return exit_code::BAD_ARGUMENTS;
     }
     if error.is::<AssemblyError>()

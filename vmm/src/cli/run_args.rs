@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pincushion_devices::fault::Rule;
 
+use crate::config::design::design_kernel;
 use crate::config::{
     BalloonConfig, BlkConfig, ConfigError, ConsoleTarget, CpuList, NetConfig, OnReset, PmemConfig,
     Transport, VmConfig, key_values, units,
@@ -16,7 +17,7 @@ pub struct RunArgs {
     /// Machine configuration in TOML with the same keys as these flags; flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// bzImage as a distribution ships it, or ELF vmlinux
+    /// bzImage as a distribution ships it, ELF vmlinux, or design:NAME[+POLICY] of a kernel that `pincushion image kernel build` has built
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
     /// Initial RAM disk
@@ -25,6 +26,9 @@ pub struct RunArgs {
     /// Kernel command line [default: "console=ttyS0 quiet"]
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
+    /// Words behind the command line
+    #[arg(long, value_name = "TEXT")]
+    append: Option<String>,
     /// Number of vCPUs, 1 to 16 [default: 1]
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
@@ -115,6 +119,14 @@ impl RunArgs {
         config.workers = self.workers.or(config.workers);
         config.kernel = self.kernel.or(config.kernel);
         config.initrd = self.initrd.or(config.initrd);
+        let design = design_kernel(&config.kernel.clone().unwrap_or_default())?;
+        let parameters = design.as_ref().map(|kernel| kernel.parameters.as_str());
+        for words in parameters.into_iter().chain(self.append.as_deref()) {
+            config.cmdline = format!("{} {words}", config.cmdline)
+                .trim_start()
+                .to_owned();
+        }
+        config.kernel = design.map(|kernel| kernel.path).or(config.kernel);
         config.limit = self.limit.or(config.limit);
         config.plan = self.plan.or(config.plan);
         config.events = self.events.or(config.events);
@@ -169,6 +181,22 @@ fn parse_transport(text: &str) -> Result<Transport, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_come_behind_the_command_line_whoever_gave_it() {
+        let with = |cmdline: Option<&str>| {
+            let args = RunArgs {
+                kernel: Some("k".into()),
+                cmdline: cmdline.map(str::to_owned),
+                append: Some("pin_tracking=bias".into()),
+                ..RunArgs::default()
+            };
+            args.config().unwrap().cmdline
+        };
+        assert_eq!(with(Some("quiet")), "quiet pin_tracking=bias");
+        assert_eq!(with(Some("")), "pin_tracking=bias");
+        assert!(with(None).ends_with(" quiet pin_tracking=bias"));
+    }
 
     #[test]
     fn a_flag_wins_over_the_file_and_disks_are_joined() {

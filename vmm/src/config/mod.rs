@@ -5,6 +5,7 @@
 
 pub mod balloon;
 pub mod blk;
+pub(crate) mod design;
 pub mod key_values;
 pub mod net;
 pub mod pmem;

@@ -121,6 +121,9 @@ pub enum ConfigError {
     /// It is not what the schema says. The text names file, line and nearest key.
     #[error("{0}")]
     Syntax(String),
+    /// The kernel cannot be had.
+    #[error("--kernel")]
+    Kernel(#[from] pincushion_image::Error),
     /// A value that no machine can have. The text names key and limits.
     #[error("{0}")]
     Value(String),

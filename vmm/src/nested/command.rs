@@ -21,6 +21,7 @@ use super::machine::NestedMachine;
 use super::qemu::ensure_qemu;
 use super::signals::Forwarder;
 use crate::causes::with_causes;
+use crate::config::design::spell_out;
 use crate::exit_code;
 use crate::program::complain;
 
@@ -56,7 +57,7 @@ fn run(args: &NestedArgs) -> Result<u8, NestedError> {
     if is_inside() {
         return Err(NestedError::Inside);
     }
-    let words = utf8(&args.command)?;
+    let words = spell_out(utf8(&args.command)?)?;
     let progress = |line: &str| complain(format_args!("nested: {line}"));
     let signals = Forwarder::start()?;
     ensure_qemu(&progress)?;
