@@ -23,7 +23,8 @@ pub enum Error {
     },
     /// The text names no kernel.
     #[error(
-        "`{0}` names no kernel: write `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `design:<name>`, `host`, or the path of a vmlinux or bzImage"
+        "`{0}` names no kernel: write `debian:6.12`, `debian:6.1`, `debian:<exact version>`, `design:<name>`, `host`, \
+         or the path of a vmlinux or bzImage"
     )]
     BadKernelSpec(String),
     /// The file at `path` is neither a bzImage nor an ELF kernel.

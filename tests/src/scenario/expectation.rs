@@ -20,7 +20,8 @@ const DESIGNS_ARE: &str = "debian:6.12";
 /// The expectation for a kernel: the longest key that is the kernel or a prefix of its version; for a kernel of our own designs then
 /// that of Debian's 6.12; else `default`.
 ///
-/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too, and `design` for all of them.
+/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too, and
+/// `design` for all of them.
 #[must_use]
 pub fn expected_for<'a>(
     expect: &'a BTreeMap<String, Expectation>,
