@@ -4,7 +4,7 @@
 //! test by hand: `cargo test -p pincushion-test --test e2e -- dma-under-writeback@debian:6.12`.
 //!
 //! Where a scenario expects the same of an older kernel as of its first, and is not `quick`, that kernel is left to `--include-ignored`, and to the
-//! report cards (docs/scenarios.md): every scenario runs, and so does every expectation.
+//! report cards (docs/scenarios.md): every scenario runs, and so does every expectation. So are the proofs of what is kept, but for three.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +48,8 @@ fn main() -> ExitCode {
         if let (None, Some(why)) = (&missing, &lacks) {
             eprintln!("skipping {}: {why}", title(&item));
         }
-        let is_left_out = missing.is_some() || lacks.is_some() || is_once_more(&item);
+        let is_left_out =
+            missing.is_some() || lacks.is_some() || is_once_more(&item) || is_one_proof_more(&item);
         Trial::test(title(&item), move || run(&item, &suite)).with_ignored_flag(is_left_out)
     };
     let trials = items.into_iter().map(trial).collect();
@@ -68,6 +69,12 @@ fn is_once_more(item: &Item) -> bool {
     let first = scenario.kernels.first().unwrap_or(kernel);
     let is_quick = scenario.tags.iter().any(|tag| tag == "quick");
     first != kernel && expected(first) == expected(kernel) && !is_quick
+}
+
+/// Whether it proves a *kept* as others do: `pincushion test run --tag proof` runs them all.
+fn is_one_proof_more(item: &Item) -> bool {
+    let has = |tag: &str| item.scenario.tags.iter().any(|known| known == tag);
+    has("proof") && !has("smoke")
 }
 
 /// Name of the test of an item.

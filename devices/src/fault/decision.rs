@@ -22,6 +22,11 @@ use super::plan::Rule;
 const LINE: u64 = 64;
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
+/// What `planted = "wrong-bytes"` does.
+const WRONG: Corrupt = Corrupt {
+    bits: 16,
+    within: None,
+};
 
 /// What a rule wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,11 +87,15 @@ impl Decision {
             fail: rule.fail,
             fetch: rule.fetch,
             planted: rule.planted,
-            damage: rule.damages().then(|| Damage {
-                short: rule.short,
-                torn: rule.torn.clone(),
-                corrupt: rule.corrupt,
-                key: subject.key(Purpose::Damage),
+            damage: rule.damages().then(|| {
+                let is_planted = rule.planted == Some(Planted::WrongBytes);
+                Damage {
+                    short: rule.short,
+                    torn: rule.torn.clone(),
+                    corrupt: rule.corrupt.or(is_planted.then_some(WRONG)),
+                    is_planted,
+                    key: subject.key(Purpose::Damage),
+                }
             }),
             at_completion: (at_completion != AtCompletion::default())
                 .then(|| Box::new(at_completion)),
@@ -275,6 +284,8 @@ pub struct Damage {
     pub torn: Option<Torn>,
     /// With flipped bits.
     pub corrupt: Option<Corrupt>,
+    /// A self-test planted it: it is told as that, and an oracle has to find it.
+    pub is_planted: bool,
     /// Draws lines and bits.
     pub key: u64,
 }
@@ -359,6 +370,7 @@ mod tests {
         short: None,
         torn: None,
         corrupt: None,
+        is_planted: false,
         key: 5,
     };
 

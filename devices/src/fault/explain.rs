@@ -160,6 +160,8 @@ impl Rule {
                 Planted::LyingFlush => "answer ok without flushing",
                 Planted::DroppedCompletion => "never publish its used element",
                 Planted::HoldAfterCompletion => "forget to close its hold",
+                Planted::EarlyCompletion => "publish its used element before its payload moves",
+                Planted::WrongBytes => "flip some bits of its payload, and not say so",
             };
             format!("{what} (a self-test: an oracle has to find it)")
         }));

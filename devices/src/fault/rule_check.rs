@@ -57,7 +57,8 @@ impl Rule {
     }
 
     pub(super) fn damages(&self) -> bool {
-        self.short.is_some() || self.torn.is_some() || self.corrupt.is_some()
+        let is_wrong = self.planted == Some(Planted::WrongBytes);
+        self.short.is_some() || self.torn.is_some() || self.corrupt.is_some() || is_wrong
     }
 
     fn problem_with_point(&self) -> Problem {
@@ -78,7 +79,7 @@ impl Rule {
         ))
         .or(when(
             late && self.damages(),
-            "a payload is damaged while it moves; choose short, torn and corrupt at point `fetched`",
+            "a payload is damaged while it moves; choose short, torn, corrupt and wrong-bytes at point `fetched`",
         ))
         .or(when(
             late && self.planted == Some(Planted::LyingFlush),
@@ -87,6 +88,10 @@ impl Rule {
         .or(when(
             completed && self.planted == Some(Planted::HoldAfterCompletion),
             "the hold is closed by then; plant it at point `fetched` or `executed`",
+        ))
+        .or(when(
+            self.planted == Some(Planted::EarlyCompletion) && (late || self.hold.is_none()),
+            "a request completes early while it is held at point `fetched`; give the rule a hold there",
         ))
         .or(when(
             point != Point::Executed && self.reorder.is_some(),

@@ -207,6 +207,14 @@ mod tests {
             "operation = \"read\"\nplanted = \"lying-flush\"",
             "only a flush",
         ),
+        (
+            "operation = \"flush\"\nplanted = \"wrong-bytes\"",
+            "has no payload",
+        ),
+        (
+            "operation = \"read\"\nplanted = \"early-completion\"",
+            "give the rule a hold there",
+        ),
     ];
 
     #[test]

@@ -48,6 +48,8 @@ impl Decision {
             Planted::LyingFlush => "plant lying-flush".to_owned(),
             Planted::DroppedCompletion => "plant dropped-completion".to_owned(),
             Planted::HoldAfterCompletion => "plant hold-after-completion".to_owned(),
+            Planted::EarlyCompletion => "plant early-completion".to_owned(),
+            Planted::WrongBytes => "plant wrong-bytes".to_owned(),
         }));
         if words.is_empty() {
             words.push("verify".to_owned());

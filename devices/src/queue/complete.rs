@@ -25,31 +25,22 @@ impl<L: Logic> Core<L> {
             self.hasher.hash_guest(&queue.memory, &slot.ranges);
             self.emit(|| self.hashed(slot, Moment::Completion, &self.hasher.hashes));
         }
-        let answer = {
-            let outcome = Outcome {
-                status: slot.status,
-                moved: slot.moved,
-            };
-            self.logic.answer(&slot.request, outcome, &queue.memory)
+        if slot.is_planted(Planted::EarlyCompletion) {
+            return self.end_late(queue, index);
+        }
+        let outcome = Outcome {
+            status: slot.status,
+            moved: slot.moved,
         };
-        let written =
-            answer.expect("the place of the answer was checked when the chain was parsed");
-
+        let written = self.answer(queue, index, outcome);
+        let slot = queue.in_flight.slot(index);
         if slot.is_planted(Planted::HoldAfterCompletion) {
             self.keep_hold(queue, index);
         }
-        let slot = queue.in_flight.slot(index);
         // The hold closes before the used index: the guest owns the pages after that, and the ledger must never blame
         // it for using them.
-        if let Some(hold) = slot.hold.take() {
-            let id = hold.id();
-            let how = hold.complete(&mut queue.shard, &slot.ranges);
-            self.emit(|| EventKind::HoldClosed {
-                hold: id,
-                request: self.request_id(slot.ordinal),
-                how,
-            });
-        }
+        self.close_hold(queue, index);
+        let slot = queue.in_flight.slot(index);
         self.reached(slot, Point::Completed);
         if let Some(decision) = self.decide(slot, Point::Completed) {
             self.obey(queue, index, Point::Completed, decision);
@@ -58,6 +49,32 @@ impl<L: Logic> Core<L> {
             None => self.publish(queue, index, written),
             Some(misdeeds) => self.publish_wrongly(queue, index, written, *misdeeds),
         }
+    }
+
+    /// Writes the answer into guest memory. Returns how many bytes it claims to be written.
+    #[inline]
+    pub(super) fn answer(
+        &self,
+        queue: &mut DeviceQueue<L::Request>,
+        index: u16,
+        outcome: Outcome,
+    ) -> u32 {
+        let slot = queue.in_flight.slot(index);
+        let written = self.logic.answer(&slot.request, outcome, &queue.memory);
+        written.expect("the place of the answer was checked when the chain was parsed")
+    }
+
+    #[inline]
+    pub(super) fn close_hold(&self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        let slot = queue.in_flight.slot(index);
+        let Some(hold) = slot.hold.take() else { return };
+        let id = hold.id();
+        let how = hold.complete(&mut queue.shard, &slot.ranges);
+        self.emit(|| EventKind::HoldClosed {
+            hold: id,
+            request: self.request_id(slot.ordinal),
+            how,
+        });
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use std::io;
 use crate::backend::{Buffers, Transfer, Work};
 use crate::fault::Damage;
 use crate::memory;
-use crate::trace::event::{Direction, EventKind, Fault};
+use crate::trace::event::{Direction, EventKind, Fault, Planted};
 
 use super::core::Core;
 use super::device_queue::DeviceQueue;
@@ -116,6 +116,9 @@ impl<L: Logic> Core<L> {
     fn damages(&self, ordinal: u64, damage: &Damage, len: u64) -> Vec<u64> {
         let arrives = damage.arrives(len);
         let bytes = damage.reported(len);
+        if damage.is_planted {
+            self.planted(ordinal, Planted::WrongBytes);
+        }
         if bytes < len {
             self.acted(ordinal, || Fault::Short { bytes });
         }
@@ -126,7 +129,7 @@ impl<L: Logic> Core<L> {
         }
         let mut bits = damage.flips(len);
         bits.retain(|bit| arrives.iter().any(|piece| piece.contains(&(bit / 8))));
-        if !bits.is_empty() {
+        if !bits.is_empty() && !damage.is_planted {
             let bits = bits.clone();
             self.acted(ordinal, || Fault::Corrupt { bits });
         }

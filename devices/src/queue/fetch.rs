@@ -4,7 +4,7 @@ use crate::device::Memory;
 use crate::fault::{Message, Release, SameFrame, Ticket, Waiting};
 use crate::memory;
 use crate::trace::event::{
-    Direction, EventKind, Fetch, GuestRange, Moment, Point, ReleaseCause, Until,
+    Direction, EventKind, Fetch, GuestRange, Moment, Planted, Point, ReleaseCause, Until,
 };
 
 use super::core::{Core, answer_word};
@@ -104,6 +104,12 @@ impl<L: Logic> Core<L> {
         let parked = hold.is_some_and(|hold| self.park(queue, index, Point::Fetched, &hold));
         if !parked {
             queue.ready.push(index);
+        } else if queue
+            .in_flight
+            .slot(index)
+            .is_planted(Planted::EarlyCompletion)
+        {
+            self.publish_early(queue, index);
         }
     }
 

@@ -185,8 +185,16 @@ impl<R: Clone + Default> InFlight<R> {
             State::Free,
             "a slot is given back when its request ended"
         );
-        self.heads[usize::from(slot.head)] = NOBODY;
         self.free.push(index);
+        self.forget_head(index);
+    }
+
+    /// The driver may offer the head of this slot again.
+    pub(super) fn forget_head(&mut self, index: u16) {
+        let place = &mut self.heads[usize::from(self.slots[usize::from(index)].head)];
+        if *place == index {
+            *place = NOBODY;
+        }
     }
 
     /// The slot that a ticket names, unless that stay is over.
@@ -204,12 +212,11 @@ impl<R: Clone + Default> InFlight<R> {
 
     /// Every request in flight, oldest first.
     pub(super) fn all(&self) -> Vec<u16> {
-        let busy = self.slots.iter().filter(|slot| slot.state != State::Free);
-        let mut busy: Vec<_> = busy.map(|slot| (slot.ordinal, slot.head)).collect();
+        let slots = (0..).zip(&self.slots);
+        let busy = slots.filter(|(_, slot)| slot.state != State::Free);
+        let mut busy: Vec<(u64, u16)> = busy.map(|(index, slot)| (slot.ordinal, index)).collect();
         busy.sort_unstable();
-        busy.iter()
-            .map(|(_, head)| self.heads[usize::from(*head)])
-            .collect()
+        busy.into_iter().map(|(_, index)| index).collect()
     }
 }
 
@@ -258,6 +265,19 @@ mod tests {
         let again = table.insert(5).unwrap();
         assert_eq!(again, index, "slots are used again");
         assert_eq!(table.find(ticket), None, "a ticket is never used again");
+    }
+
+    #[test]
+    fn a_head_that_was_forgotten_may_be_offered_again_and_stays_with_its_new_request() {
+        let mut table = InFlight::<()>::new(8);
+        let early = table.insert(5).unwrap();
+        table.forget_head(early);
+        let again = table.insert(5).unwrap();
+        assert_ne!(early, again);
+        table.slot(early).step(Step::Abandon);
+        table.remove(early);
+        assert_eq!(table.insert(5), None, "it is in flight for the other");
+        assert_eq!(table.all(), [again]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::trace::event::{EventKind, Fault, Planted, Point, Status, Until};
 use super::core::Core;
 use super::device_queue::{DeviceQueue, Kept};
 use super::in_flight::{Slot, Step};
-use super::logic::Logic;
+use super::logic::{Logic, Outcome};
 use super::stray::Stray;
 
 /// What is still to be done wrongly with one request.
@@ -133,6 +133,35 @@ impl<L: Logic> Core<L> {
             hold,
             ranges,
         });
+    }
+
+    /// The planted bug of a device that says it is done before it has moved a payload.
+    #[cold]
+    pub(super) fn publish_early(&mut self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        let slot = queue.in_flight.slot(index);
+        let (head, ordinal, moved) = (slot.head, slot.ordinal, slot.bytes);
+        let status = Status::Ok;
+        let written = self.answer(queue, index, Outcome { status, moved });
+        self.planted(ordinal, Planted::EarlyCompletion);
+        self.emit(|| EventKind::Used {
+            request: self.request_id(ordinal),
+            head,
+            status,
+            written,
+        });
+        queue.in_flight.forget_head(index);
+        let used = queue.ring.add_used(&queue.memory, head, written);
+        queue.check(used);
+    }
+
+    /// The end of a request that was published early: the guest hears nothing of it.
+    #[cold]
+    pub(super) fn end_late(&self, queue: &mut DeviceQueue<L::Request>, index: u16) {
+        self.close_hold(queue, index);
+        let slot = queue.in_flight.slot(index);
+        slot.misdeeds = None;
+        slot.step(Step::Complete);
+        queue.in_flight.remove(index);
     }
 
     /// Gives a chain back as no correct device does.

@@ -10,6 +10,7 @@
 //! forgotten: the restored machine has a plan of its own. A queue in which a planted fault is at work is not saved.
 
 use crate::device::{SavedQueue, SavedRequest};
+use crate::trace::event::Planted;
 
 use super::core::Core;
 use super::device_queue::DeviceQueue;
@@ -50,7 +51,12 @@ impl<L: Logic> Core<L> {
                 "a frame over several buffers of queue {of} waits to be completed as a whole"
             ));
         }
-        if !queue.kept.is_empty() || !queue.late.is_empty() {
+        let in_flight = queue.in_flight.all();
+        let mut early = in_flight.iter().filter(|index| {
+            let slot = queue.in_flight.slot(**index);
+            slot.is_planted(Planted::EarlyCompletion)
+        });
+        if !queue.kept.is_empty() || !queue.late.is_empty() || early.next().is_some() {
             return Err(format!(
                 "a planted fault is at work in its queue {}",
                 self.queue
@@ -59,7 +65,7 @@ impl<L: Logic> Core<L> {
         let (next_avail, next_used) = queue.ring.places();
         // Those that a restored queue has not even popped again come first.
         let mut requests = queue.resume.clone();
-        for index in queue.in_flight.all() {
+        for index in in_flight {
             requests.extend(saved(queue.in_flight.slot(index)));
         }
         Ok(SavedQueue {

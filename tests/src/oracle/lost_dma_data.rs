@@ -6,10 +6,10 @@
 //! for hit the promised disk, the bytes that were put into the frames, or the frames themselves. A promise that was not given is
 //! void and only counted.
 //!
-//! Does not verify bytes that nobody promised, nor what the disk did with what it was given: after a planted fault on the promised disk nobody
-//! is blamed here (`lying-flush` looks at that).
+//! Does not verify bytes that nobody promised. After a planted fault of the promised disk nobody is blamed here (`lying-flush` and the others
+//! look at that), unless it moved other bytes than it said, or later: as this oracle sees it, that is what it is there to find.
 
-use pincushion_devices::trace::event::{Direction, FRAME_SIZE, GuestRange};
+use pincushion_devices::trace::event::{Direction, FRAME_SIZE, GuestRange, Planted};
 
 use super::bench::{Opinion, Oracle, merge};
 use crate::timeline::{Fact, Found, Promised, Request, Stamp, Step, Timeline, Where};
@@ -123,7 +123,11 @@ fn faulted(
             .is_some_and(|done| (began.seq..=ended.seq).contains(&done.at.seq));
     request.id.device == promised.device
         && ((during && request.was_failed_by_plan())
-            || request.planted.iter().any(|(planted, _)| *planted < looked))
+            || request.planted.iter().any(|(at, planted)| {
+                let is_for_others =
+                    !matches!(planted, Planted::WrongBytes | Planted::EarlyCompletion);
+                is_for_others && *at < looked
+            }))
 }
 
 fn lost(
@@ -333,6 +337,18 @@ mod tests {
             found(&mut script, "disk", false);
             assert_void(&script);
         }
+    }
+
+    #[test]
+    fn wrong_bytes_that_were_planted_on_the_disk_are_found() {
+        let mut script = dma_then_fsync();
+        script.fetch("a#1", Operation::Write, frame(7));
+        script.push(EventKind::PlantedFault {
+            request: id("a#1"),
+            planted: Planted::WrongBytes,
+        });
+        found(&mut script, "disk", false);
+        assert_eq!(ask(LostDmaData, &script).findings.len(), 1);
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub(super) fn describe(awaited: &Await) -> String {
         (Awaited::BalloonReached, _) => "the balloon has its size".into(),
         (Awaited::BalloonStatistics, _) => "the guest has told its statistics".into(),
         (Awaited::FaultTouchEnded, _) => "a device has written memory that is not its own".into(),
+        (Awaited::HoldEnded, _) => "the request that was parked has let its frames go".into(),
         (Awaited::DeviceReset, Some(device)) => format!("disk {device} is reset"),
         (Awaited::DeviceReset, None) => "a disk is reset".into(),
         (_, Some(device)) => format!("a {operation} of disk {device} is {event}"),

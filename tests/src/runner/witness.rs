@@ -13,6 +13,8 @@ use crate::scenario::model::{Await, Awaited};
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     operations: HashMap<RequestId, Operation>,
+    /// Requests that were parked and hold their frames still.
+    parked: HashSet<RequestId>,
     sightings: Vec<Sighting>,
     outcomes: HashMap<u32, Outcome>,
     begun: HashSet<u32>,
@@ -66,7 +68,13 @@ impl Witness {
                 self.operations.insert(request.clone(), *operation);
                 of(Awaited::Fetched, request)
             }
-            EventKind::Parked { request, .. } => of(Awaited::Parked, request),
+            EventKind::Parked { request, .. } => {
+                self.parked.insert(request.clone());
+                of(Awaited::Parked, request)
+            }
+            EventKind::HoldClosed { request, .. } if self.parked.remove(request) => {
+                of(Awaited::HoldEnded, request)
+            }
             EventKind::Released { request, .. } => of(Awaited::Released, request),
             EventKind::Executed { request, .. } => of(Awaited::Executed, request),
             EventKind::Used { request, .. } => of(Awaited::Used, request),
@@ -319,6 +327,26 @@ mod tests {
         assert!(!witness.take(&parked("b", Operation::Read)));
         parked_read(&mut witness);
         assert!(witness.take(&parked("b", Operation::Read)));
+    }
+
+    #[test]
+    fn only_the_hold_of_a_request_that_was_parked_is_seen_to_end() {
+        let mut witness = Witness::default();
+        let ended = Await {
+            event: Awaited::HoldEnded,
+            ..parked("b", Operation::Read)
+        };
+        let close = || EventKind::HoldClosed {
+            hold: pincushion_devices::trace::event::HoldId(1),
+            request: request("b"),
+            how: pincushion_devices::trace::event::HoldEnd::Completed,
+        };
+        note(&mut witness, close());
+        assert!(!witness.take(&ended));
+        parked_read(&mut witness);
+        assert!(!witness.take(&ended));
+        note(&mut witness, close());
+        assert!(witness.take(&ended));
     }
 
     #[test]

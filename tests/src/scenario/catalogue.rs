@@ -21,9 +21,9 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "cpu-store-under-writeback-stable" "no-overlap" "direct-write-source-changed-early"
     "direct-write-source-changed-late" "read-error-while-held" "writeback-error-while-held"
     "truncate-while-held" "munmap-while-held" "fork-while-write-held" "fork-while-read-held"
-    "fork-while-read-held-foll-get" "reset-while-held" "reboot-while-held" "boot-1-cpu"
+    "reset-while-held" "reboot-while-held" "boot-1-cpu"
     "boot-2-cpu" "boot-4-cpu" "boot-bzimage" "control-socket" "balloon-inflate" "balloon-reporting"
-    "freed-while-held" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
+    "freed-while-held" "proof" "selftest-freed-while-held" "honest-flush" "selftest-lying-flush"
     "selftest-touch-after-completion" "selftest-dropped-completion" "selftest-guest-panic"
     "fault-payloads" "fault-completions" "fault-duplicate" "fault-needs-reset" "fault-net"
     "selftest-guest-hang" "selftest-forgotten-gate" "selftest-no-kernel" "selftest-no-root"
@@ -48,13 +48,18 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
-    "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive"
+    "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive" "device-lets-go"
     "pins-balanced" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"
     "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-clone-ext4" "dax-clone-xfs" "dax-end-ext4"
     "dax-end-xfs" "file-pinned" "pin-uring" "pin-xdp"
     "power-cut-load" "power-cut-stores"
 );
+
+/// All files, by name.
+pub(super) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SCENARIOS.iter().copied()
+}
 
 /// The text of a part.
 pub(super) fn part(name: &str) -> Option<&'static str> {

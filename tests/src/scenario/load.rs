@@ -7,6 +7,7 @@ use pincushion_devices::toml_error::describe;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::based;
 use super::catalogue;
 use super::check::check;
 use super::model::{Scenario, Step};
@@ -95,6 +96,13 @@ fn parse_one(text: &str, path: &Path, settings: &Settings) -> Result<Scenario, L
     })?;
     if let Some(variant) = &settings.variant {
         scenario.name = format!("{}-{variant}", scenario.name);
+    }
+    if let Some(base) = scenario.based_on.take() {
+        let based = based::on(&base, &mut scenario);
+        based.map_err(|problem| LoadError::Meaning {
+            place: path.display().to_string(),
+            problem,
+        })?;
     }
     if let Err((index, problem)) = check(&scenario) {
         let place = match index {

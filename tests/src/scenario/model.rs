@@ -44,6 +44,9 @@ pub struct Scenario {
     /// Kernels that it does not apply to, and why: there it is not run, whoever asks for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_for: BTreeMap<String, String>,
+    /// The built-in scenario that this is, with other words and with these rules before its own; none once the file was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<String>,
     /// Values of `${set.KEY}`; empty once the file was read.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub set: toml::Table,
@@ -406,6 +409,8 @@ pub enum Awaited {
     Parked,
     /// A request goes on.
     Released,
+    /// A request that was parked is done with its frames.
+    HoldEnded,
     /// A request's work ended.
     Executed,
     /// The guest sees that a request is done.

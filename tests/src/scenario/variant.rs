@@ -13,7 +13,7 @@
 //! content = "${set.fs}"             # a text that is nothing else becomes the value, whatever its type
 //! ```
 //!
-//! A step that includes a part may have a `set` of its own for that part, which goes before those above.
+//! `${set.variant}` is the variant's own name. A step that includes a part may have a `set` of its own for that part, which goes before those above.
 //!
 //! `${set.KEY}` is replaced in the text of the file and of its parts, before either is understood as a scenario: so it may stand
 //! wherever TOML has a text, and messages about what comes of it name the right line. Lines that are a comment are left alone.
@@ -75,9 +75,13 @@ impl Settings {
                     .map(|variant| variant.set.clone())
                     .unwrap_or_default(),
             );
+            let given = values.keys().cloned().collect();
+            if let Some(variant) = variant {
+                values.insert("variant".into(), Value::String(variant.name.clone()));
+            }
             Self {
                 variant: variant.map(|variant| variant.name.clone()),
-                given: Rc::new(RefCell::new(values.keys().cloned().collect())),
+                given: Rc::new(RefCell::new(given)),
                 values,
                 used: Keys::default(),
             }

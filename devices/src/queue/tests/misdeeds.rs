@@ -3,7 +3,7 @@
 use super::{Bench, Room, acted, config};
 use crate::mock::ByHand;
 use crate::mock::UNANSWERED;
-use crate::trace::event::{EventKind, FRAME_SIZE, Fault, GuestRange, Status};
+use crate::trace::event::{EventKind, FRAME_SIZE, Fault, GuestRange, Planted, Status};
 
 const MS: u64 = 1_000_000;
 
@@ -328,4 +328,74 @@ fn a_device_that_needs_a_reset_stops_all_of_its_queues() {
     first.flush();
     device.on_kick(0);
     assert_eq!(first.used_idx(), 1, "its queue works after the reset");
+}
+
+fn planted(events: &[std::sync::Arc<crate::trace::Event>]) -> Vec<Planted> {
+    let planted = events.iter().filter_map(|event| match &event.kind {
+        EventKind::PlantedFault { planted, .. } => Some(*planted),
+        _ => None,
+    });
+    planted.collect()
+}
+
+#[test]
+fn an_early_completion_moves_its_payload_when_the_guest_has_the_page_back() {
+    let plan = "[[rule]]\ntimes = 1\nplanted = \"early-completion\"\nhold = { gate = \"late\" }\n";
+    let room = Room::new(plan);
+    let mut bench = room.device(config("a"));
+    let heads = reads(&mut bench, 1);
+    assert_eq!(used(&mut bench), heads);
+    assert_eq!(bench.driver.status(heads[0]), 0);
+    let page = bench.driver.range(0, 4096);
+    let is_held = || room.context.ledger().is_held(page.addr / FRAME_SIZE);
+    assert!(is_held(), "and nobody but the ledger knows");
+    bench.driver.put(page.addr, &[0x55; 4096]);
+    let others = reads(&mut bench, 3);
+    assert_eq!(used(&mut bench), others, "the head may be among them");
+    bench.driver.put(page.addr, &[0x55; 4096]);
+
+    room.context.gates().open("late");
+    bench.device.on_wake();
+    assert_ne!(bench.driver.get(page.addr, 4096), [0x55; 4096]);
+    assert!(!is_held());
+    assert_eq!(used(&mut bench), [0_u16; 0], "the guest was told long ago");
+    let events = room.recording.take();
+    assert_eq!(planted(&events), [Planted::EarlyCompletion]);
+    assert!(acted(&events).is_empty(), "no rule asked for it");
+}
+
+#[test]
+fn a_reset_ends_an_early_completion() {
+    use crate::device::VirtioDevice;
+    let plan = "[[rule]]\nplanted = \"early-completion\"\nhold = { gate = \"late\" }\n";
+    let room = Room::new(plan);
+    let mut bench = room.device(config("a"));
+    reads(&mut bench, 2);
+    reads(&mut bench, 2);
+    bench.device.reset();
+    bench.driver.reset();
+    room.context.gates().open("late");
+    bench.device.on_wake();
+    let held = |frame| {
+        let frame = bench.driver.data(frame) / FRAME_SIZE;
+        room.context.ledger().is_held(frame)
+    };
+    assert!(!(0..64).any(held));
+}
+
+#[test]
+fn wrong_bytes_are_told_as_planted_and_not_as_asked_for() {
+    let room = Room::new("[[rule]]\ntimes = 1\nplanted = \"wrong-bytes\"\n");
+    let mut bench = room.device(config("a"));
+    let page = bench.driver.range(0, 4096);
+    let mut read = || {
+        reads(&mut bench, 1);
+        bench.driver.get(page.addr, 4096)
+    };
+    let (wrong, right) = (read(), read());
+    let differ = |(a, b): (&u8, &u8)| (a ^ b).count_ones();
+    assert_eq!(wrong.iter().zip(&right).map(differ).sum::<u32>(), 16);
+    let events = room.recording.take();
+    assert_eq!(planted(&events), [Planted::WrongBytes]);
+    assert!(acted(&events).is_empty());
 }

@@ -17,6 +17,10 @@ pub enum Planted {
     DroppedCompletion,
     /// The used element is published while the device goes on holding the frames, until it is reset.
     HoldAfterCompletion,
+    /// The used element of a request that is held is published before its payload moves; it moves when the hold ends.
+    EarlyCompletion,
+    /// Some bits of the payload are not what they should be, and nothing says so.
+    WrongBytes,
 }
 
 /// What a device did because a rule wanted it, and no correct device does. Never a guest's doing.
