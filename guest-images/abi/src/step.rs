@@ -34,7 +34,6 @@ mod memory;
 mod memory_block;
 mod net;
 mod pipe;
-mod repeat;
 mod swap;
 mod userfault;
 mod zero_copy;
@@ -51,7 +50,6 @@ pub use memory::{Memory, MemoryFile, Protection};
 pub use memory_block::MemoryBlock;
 pub use net::{LinkSet, PacketVerify, Ping, TcpEcho};
 pub use pipe::Pipe;
-pub use repeat::Repeat;
 pub use swap::Swap;
 pub use userfault::Userfault;
 pub use zero_copy::ZeroCopy;
@@ -481,8 +479,6 @@ pub enum Step {
     MemoryBlock(MemoryBlock),
     /// Sends that leave their pages where they are.
     ZeroCopy(ZeroCopy),
-    /// One step again and again.
-    Repeat(Repeat),
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},

@@ -35,7 +35,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "longterm-pin-migrates" "end-of-file-tail" "vmsplice-after-fork"
     "writeback-while-held" "detached-while-held" "address-space-while-held"
     "longterm-pin-of-file" "sync-modes-while-held"
-    "process-write-meets-fsync" "process-write-races-fsync" "read-into-page-under-writeback-btrfs"
+    "process-write-meets-fsync" "read-into-page-under-writeback-btrfs"
     "shared-page-never-swapped" "pin-count-overflow" "memory-offline-while-held"
     "poison-while-held" "xdp-receive-into-file" "udmabuf-keeps-pages" "zero-copy-send-held"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"

@@ -16,7 +16,6 @@ pub mod observe;
 pub mod packet;
 pub mod pipe;
 pub mod process;
-pub mod repeat;
 pub mod swap;
 pub mod transfer;
 pub mod uring;
@@ -298,7 +297,6 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Crowd(act) => crowd::run(agent, stamp, act),
         Step::MemoryBlock(act) => memory_block::run(agent, stamp, act),
         Step::ZeroCopy(act) => zero_copy::run(agent, stamp, act),
-        Step::Repeat(wanted) => repeat::run(agent, stamp, wanted),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

@@ -120,9 +120,6 @@ fn serve(agent: &Agent, socket: &OwnedFd) -> ! {
 
 /// Whether a forked child can run this step.
 pub(super) fn fit_for_child(step: &Step) -> bool {
-    if let Step::Repeat(repeat) = step {
-        return fit_for_child(&repeat.step);
-    }
     !matches!(
         step,
         Step::Fork { .. }
