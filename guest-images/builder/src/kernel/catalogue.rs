@@ -142,14 +142,7 @@ impl Catalogue {
     /// # Errors
     /// There is none; the nearest and all are told.
     pub fn design(&self, name: &str) -> Result<&Design, KernelError> {
-        let found = self.designs.iter().find(|design| design.name == name);
-        found.ok_or_else(|| {
-            unknown(
-                "design",
-                name,
-                self.designs.iter().map(|design| design.name.as_str()),
-            )
-        })
+        named(&self.designs, "design", name, |design| &design.name)
     }
 
     /// The flavour of this name.
@@ -157,14 +150,7 @@ impl Catalogue {
     /// # Errors
     /// As [`Self::design`].
     pub fn flavour(&self, name: &str) -> Result<&Part, KernelError> {
-        let found = self.flavours.iter().find(|flavour| flavour.name == name);
-        found.ok_or_else(|| {
-            unknown(
-                "flavour",
-                name,
-                self.flavours.iter().map(|flavour| flavour.name.as_str()),
-            )
-        })
+        named(&self.flavours, "flavour", name, |flavour| &flavour.name)
     }
 
     /// The policy of this name.
@@ -172,10 +158,7 @@ impl Catalogue {
     /// # Errors
     /// As [`Self::design`].
     pub fn policy(&self, name: &str) -> Result<&str, KernelError> {
-        let found = self.policies.iter().find(|policy| *policy == name);
-        found
-            .map(String::as_str)
-            .ok_or_else(|| unknown("policy", name, self.policies.iter().map(String::as_str)))
+        named(&self.policies, "policy", name, |policy| policy).map(String::as_str)
     }
 
     /// The designs in one binary, in order.
@@ -184,6 +167,17 @@ impl Catalogue {
             .iter()
             .filter(move |design| design.binary == binary)
     }
+}
+
+/// The one of this name; the error tells the nearest and all.
+fn named<'a, T>(
+    all: &'a [T],
+    what: &'static str,
+    name: &str,
+    name_of: impl Fn(&T) -> &str,
+) -> Result<&'a T, KernelError> {
+    let found = all.iter().find(|one| name_of(one) == name);
+    found.ok_or_else(|| unknown(what, name, all.iter().map(name_of)))
 }
 
 fn unknown<'a>(
