@@ -1,4 +1,4 @@
-//! Between the agent's first word and the scenario's first step: a snapshot for others, and the drivers.
+//! Between the agent's first word and the scenario's first step: a snapshot for others, and modules.
 
 use std::path::Path;
 
@@ -13,11 +13,15 @@ use super::trouble::Trouble;
 use super::witness::Hello;
 
 impl Stage<'_> {
-    /// Writes a snapshot of the guest, which has just said hello, for others like it. That it cannot be had is no trouble of this run.
-    pub(super) fn keep_snapshot(&self, path: &Path, hello: &Hello) {
+    /// Writes a snapshot of the guest, which has just said hello, for others like it, with its file systems' modules loaded: that takes
+    /// seconds, and touches no device. That a snapshot cannot be had is no trouble of this run.
+    pub(super) fn keep_snapshot(&mut self, path: &Path, hello: &Hello) -> Result<(), Trouble> {
         if self.ear.witness.driver_began {
             log::info!("no snapshot: a driver that the kernel has built in has begun already");
-            return;
+            return Ok(());
+        }
+        for name in self.scenario.file_system_modules() {
+            self.load_module(name)?;
         }
         let text = match self.try_to_keep(path, hello) {
             Ok(Some(len)) => format!("kept a snapshot of the booted guest, {} MiB", len >> 20),
@@ -26,6 +30,15 @@ impl Stage<'_> {
         };
         // A parent that cannot hear does not matter to the run.
         let _ = tell(&text);
+        Ok(())
+    }
+
+    /// Has a module loaded, and whatever it needs. A kernel that does not have it, or has it built in, is no trouble here.
+    pub(super) fn load_module(&mut self, name: &str) -> Result<(), Trouble> {
+        let act = Act::LoadModule { name: name.into() };
+        let sent = self.send(act, None, format!("load {name}"), None, None)?;
+        self.answer(&sent, STEP_LIMIT)?;
+        Ok(())
     }
 
     fn try_to_keep(&self, path: &Path, hello: &Hello) -> anyhow::Result<Option<u64>> {
@@ -64,16 +77,14 @@ impl Stage<'_> {
             names.push("virtio_blk");
         }
         for name in names {
-            let act = Act::LoadModule { name: name.into() };
-            let sent = self.send(act, None, format!("load {name}"), None, None)?;
-            self.answer(&sent, STEP_LIMIT)
-                .map_err(|trouble| match trouble {
-                    // Nothing of the scenario has happened, so this says nothing about the kernel.
-                    Trouble::Hang(why) if self.ear.witness.restored => {
-                        Trouble::Setup(format!("the restored guest does not answer: {why}"))
-                    }
-                    trouble => trouble,
-                })?;
+            let restored = self.ear.witness.restored;
+            self.load_module(name).map_err(|trouble| match trouble {
+                // Nothing of the scenario has happened, so this says nothing about the kernel.
+                Trouble::Hang(why) if restored => {
+                    Trouble::Setup(format!("the restored guest does not answer: {why}"))
+                }
+                trouble => trouble,
+            })?;
         }
         Ok(())
     }

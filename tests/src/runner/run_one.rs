@@ -152,7 +152,7 @@ fn perform(
         None => None,
     };
     let (snapshot, snapshot_to) = match place {
-        Some(path) if path.exists() => (Some(path), None),
+        Some(path) if snapshots::is_there(&path) => (Some(path), None),
         path => (None, path),
     };
     let machine = Booted::start(Recipe {

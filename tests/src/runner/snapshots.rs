@@ -1,7 +1,7 @@
 //! Snapshots of guests that have just booted, so that others like them need not.
 //!
-//! One is made when the agent has said hello and no driver has begun with a device: the guest knows no more of its devices than that
-//! they are there. So another run goes on from it with disks of its own, and everything that its plan and its log are about happens
+//! One is made when the agent has said hello and the modules of the run's file systems are loaded, but no driver has begun with a
+//! device: the guest knows no more of its devices than that they are there. So another run goes on from it with disks of its own, and everything that its plan and its log are about happens
 //! in that run. What the guests share is what a kernel has after a boot: its random numbers and its clock.
 //!
 //! Promises: a name stands for everything that a guest can have seen until then; room for snapshots is bounded. It does not promise
@@ -21,7 +21,7 @@ use crate::scenario::Scenario;
 use crate::scenario::model::{Initrd, KernelFormat};
 
 /// Most that all snapshots of a directory may take, in bytes: it may be in the memory of a nested machine.
-const ROOM: u64 = 640 << 20;
+const ROOM: u64 = 1 << 30;
 
 /// Where the snapshot of a run's machine is, or would be; `None` where the guest is to boot by itself.
 pub(super) fn place(
@@ -49,10 +49,23 @@ pub(super) fn place(
     let shape = (
         (&info.image_digest, vm.format, &config.cmdline),
         (config.vcpus, config.memory_bytes, config.transport),
+        scenario.file_system_modules(),
         devices,
     );
     let name = xxh3_128(format!("{shape:?}").as_bytes());
     Some(dir.join(format!("{name:032x}.snapshot")))
+}
+
+/// Whether there is a snapshot at `path`. It counts as new then: what is used goes last where there is no room.
+pub(super) fn is_there(path: &Path) -> bool {
+    // That its time cannot be set makes it go earlier, no more.
+    let Ok(file) = fs::File::open(path) else {
+        return false;
+    };
+    if let Err(error) = file.set_modified(SystemTime::now()) {
+        log::debug!("{}: {error}", path.display());
+    }
+    true
 }
 
 /// Makes room for one more snapshot of `len` bytes at most, the oldest first. `false`: it is too large.
@@ -115,6 +128,14 @@ mod tests {
         place.map_or("none".into(), |path| path.display().to_string())
     }
 
+    fn on_ext4(scenario: &mut Scenario, _: &mut RunInfo) {
+        let text = "name = 'x'\nsummary = 'y'\n[[disk]]\nid = 'a'\nsize = '8M'\ncontent = 'ext4'\n\
+                    [expect.default]\nverdict = 'pass'\n";
+        scenario.disks = crate::scenario::parse(text, Path::new("x.toml"))
+            .unwrap()
+            .disks;
+    }
+
     #[test]
     fn what_a_guest_can_have_seen_makes_the_name_and_its_disks_names_do_not() {
         let one = placed(|_, _| (), &[disk("a")]);
@@ -126,6 +147,7 @@ mod tests {
             placed(|scenario, _| scenario.vm.memory = "1G".into(), &[disk("a")]),
             placed(|scenario, _| scenario.vm.cmdline = "x".into(), &[disk("a")]),
             placed(|_, info| info.image_digest = "e".into(), &[disk("a")]),
+            placed(on_ext4, &[disk("a")]),
         ];
         assert!(!others.contains(&one));
         assert!(!others.contains(&"none".to_owned()));
@@ -153,12 +175,15 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age_s);
             file.set_modified(time).unwrap();
         };
-        put("new", ROOM / 2, 20);
+        put("used", ROOM / 4, 5);
+        put("new", ROOM / 4, 20);
         put("old", ROOM / 2, 10);
+        assert!(is_there(&dir.path().join("used")));
+        assert!(!is_there(&dir.path().join("none")));
         assert!(make_room(dir.path(), ROOM / 4).unwrap());
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].file_name(), "new");
+        assert_eq!(left.len(), 2);
+        assert!(left.iter().all(|entry| entry.file_name() != "old"));
         assert!(!make_room(dir.path(), ROOM + 1).unwrap());
     }
 }

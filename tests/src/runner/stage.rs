@@ -18,7 +18,7 @@ use super::titles::{describe, title};
 use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
-use crate::scenario::model::{Await, Awaited, Content, Expect, Fact, Scenario, Step};
+use crate::scenario::model::{Await, Awaited, Expect, Fact, Scenario, Step};
 use crate::scenario::{Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
@@ -96,7 +96,7 @@ impl Stage<'_> {
         })?;
         check_hello(&hello)?;
         if let Some(path) = self.snapshot_to.take() {
-            self.keep_snapshot(&path, &hello);
+            self.keep_snapshot(&path, &hello)?;
         }
         self.load_drivers()?;
         for disk in &self.scenario.disks {
@@ -157,19 +157,13 @@ impl Stage<'_> {
     /// Loads what file systems and regions need, and finds the regions.
     fn find_pmem(&mut self) -> Result<(), Trouble> {
         let scenario = self.scenario;
-        let contents = scenario.disks.iter().map(|disk| disk.content);
-        let contents = contents.chain(scenario.pmems.iter().map(|pmem| pmem.content));
-        let mut modules: Vec<_> = contents.filter_map(Content::file_system).collect();
-        modules.sort_unstable();
-        modules.dedup();
-        let file_systems = modules.clone();
+        let file_systems = scenario.file_system_modules();
+        let mut modules = file_systems.clone();
         if !scenario.pmems.is_empty() {
             modules.extend(["virtio_pmem", "nd_pmem"]);
         }
         for name in modules {
-            let act = Act::LoadModule { name: name.into() };
-            let sent = self.send(act, None, format!("load {name}"), None, None)?;
-            self.answer(&sent, STEP_LIMIT)?;
+            self.load_module(name)?;
         }
         self.refuse_unknown(&file_systems)?;
         for (pmem, start) in scenario.pmems.iter().zip(self.pmem_starts.clone()) {

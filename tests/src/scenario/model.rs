@@ -96,6 +96,17 @@ impl Scenario {
         names.dedup();
         names
     }
+
+    /// The kernel's names of the file systems of its disks and regions, each once; their modules are called so, too.
+    #[must_use]
+    pub fn file_system_modules(&self) -> Vec<&'static str> {
+        let disks = self.disks.iter().map(|disk| disk.content);
+        let contents = disks.chain(self.pmems.iter().map(|region| region.content));
+        let mut names: Vec<_> = contents.filter_map(Content::file_system).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
 }
 
 fn newest_kernel() -> Vec<String> {

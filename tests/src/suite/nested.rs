@@ -4,6 +4,7 @@
 //! ftrace) does not always survive that: a guest, or the nested machine itself, then executes a breakpoint that was taken back long
 //! ago. Several machines of one CPU use the host's CPUs as well as one machine of several does.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,19 +14,30 @@ use pincushion_vmm::nested::{
     Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu,
 };
 use rustix::process::Signal;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::child::{ChildEnd, Lines};
 use super::place::{ChildOrder, arguments};
 use super::programs::Programs;
 
+/// So many guests' kernels and initial RAM disks stay in a machine, 70 MB each: a suite on a few kernels sends each once.
+const GUESTS: usize = 4;
+
 /// The machines, booted when they are first needed, and again after one has died.
 pub struct Nested {
     /// Those that no run has at present.
-    idle: Mutex<Vec<NestedMachine>>,
+    idle: Mutex<Vec<Furnished>>,
     /// Taken while something is installed or built that all machines need.
     preparing: Mutex<()>,
     booted: AtomicU32,
     log: PathBuf,
+}
+
+/// A machine and what it has.
+struct Furnished {
+    machine: NestedMachine,
+    /// Directories of guests' kernels in there; the one that was needed last is at the end.
+    guests: VecDeque<PathBuf>,
 }
 
 impl Nested {
@@ -49,14 +61,14 @@ impl Nested {
     ) -> ChildEnd {
         // Once more in a fresh machine if this one dies under the run.
         for is_last in [false, true] {
-            let machine = match self.take(programs, progress) {
+            let mut machine = match self.take(programs, progress) {
                 Ok(machine) => machine,
                 Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
             };
             if order.stop.wished().is_some() {
                 return ChildEnd::Stopped;
             }
-            match run_inside(&machine, order, programs, each_line) {
+            match run_inside(&mut machine, order, programs, each_line) {
                 Ok(end) => {
                     self.give_back(machine);
                     return end;
@@ -78,11 +90,7 @@ impl Nested {
     }
 
     /// A machine for one run: an idle one, else one that is booted now.
-    fn take(
-        &self,
-        programs: &Programs,
-        progress: &dyn Fn(&str),
-    ) -> Result<NestedMachine, NestedError> {
+    fn take(&self, programs: &Programs, progress: &dyn Fn(&str)) -> Result<Furnished, NestedError> {
         if let Some(machine) = self.idle().pop() {
             return Ok(machine);
         }
@@ -99,17 +107,21 @@ impl Nested {
             log: Some(log_of(&self.log, number)),
             ..NestedConfig::new(kernel, initrd)
         };
-        NestedMachine::boot(&config, progress).or_else(|error| {
+        let machine = NestedMachine::boot(&config, progress).or_else(|error| {
             progress(&format!("{}; trying once more", crate::words(&error)));
             NestedMachine::boot(&config, progress)
+        })?;
+        Ok(Furnished {
+            machine,
+            guests: VecDeque::new(),
         })
     }
 
-    fn give_back(&self, machine: NestedMachine) {
+    fn give_back(&self, machine: Furnished) {
         self.idle().push(machine);
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<NestedMachine>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Furnished>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,19 +135,47 @@ fn log_of(first: &Path, number: u32) -> PathBuf {
     first.with_file_name(format!("{name}-{number}.log"))
 }
 
+impl Furnished {
+    /// Has the guest's kernel and initial RAM disk in there. They stay for the next run, which mostly has the same.
+    fn put_guest(&mut self, order: &ChildOrder<'_>) -> Result<[PathBuf; 2], NestedError> {
+        let dir = guest_dir(order.kernel, order.initrd);
+        for gone in make_way(&mut self.guests, &dir) {
+            self.machine.remove(&gone)?;
+        }
+        let places = [dir.join("kernel"), dir.join("initrd")];
+        for (file, place) in [order.kernel, order.initrd].into_iter().zip(&places) {
+            self.machine.put_if_changed(file, place, 0o644)?;
+        }
+        Ok(places)
+    }
+}
+
+/// Where a guest's files are in there.
+fn guest_dir(kernel: &Path, initrd: &Path) -> PathBuf {
+    let name = format!("{}\n{}", kernel.display(), initrd.display());
+    Path::new("/guests").join(format!("{:016x}", xxh3_64(name.as_bytes())))
+}
+
+/// Puts `dir` at the end, and says which have to go for it.
+fn make_way(guests: &mut VecDeque<PathBuf>, dir: &Path) -> Vec<PathBuf> {
+    guests.retain(|other| other != dir);
+    guests.push_back(dir.to_owned());
+    let too_many = guests.len().saturating_sub(GUESTS);
+    guests.drain(..too_many).collect()
+}
+
 fn run_inside(
-    machine: &NestedMachine,
+    furnished: &mut Furnished,
     order: &ChildOrder<'_>,
     programs: &Programs,
     each_line: &mut dyn FnMut(&str),
 ) -> Result<ChildEnd, NestedError> {
+    let [kernel, initrd] = furnished.put_guest(order)?;
+    let machine = &furnished.machine;
     let inside = |root: &str| Path::new(root).join(order.id);
     let (run_dir, scratch) = (inside("/runs"), inside("/scratch"));
     let program = Path::new("/bin/pincushion-test");
     machine.put_if_changed(&programs.test(), program, 0o755)?;
-    let (kernel, initrd) = (run_dir.join("kernel"), run_dir.join("initrd"));
-    machine.put_if_changed(order.kernel, &kernel, 0o644)?;
-    machine.put_if_changed(order.initrd, &initrd, 0o644)?;
     for name in order.programs {
         for file in host_program(name)? {
             machine.put_if_changed(&file.source, Path::new(&file.path), file.mode)?;
@@ -182,8 +222,6 @@ fn run_inside(
         &mut Lines::new(&mut out),
         &mut Lines::new(&mut err),
     )?;
-    machine.remove(&kernel)?;
-    machine.remove(&initrd)?;
     machine.get(&run_dir, order.run_dir)?;
     if order.keep {
         machine.get(&scratch, &order.run_dir.join("disks"))?;
@@ -207,5 +245,20 @@ mod tests {
         let first = Path::new("/runs/nested-console.log");
         assert_eq!(log_of(first, 1), first);
         assert_eq!(log_of(first, 2), Path::new("/runs/nested-console-2.log"));
+    }
+
+    #[test]
+    fn the_kernels_that_were_needed_last_stay_in_a_machine() {
+        let dir = |name: usize| PathBuf::from(name.to_string());
+        let mut guests = VecDeque::new();
+        for name in 0..GUESTS {
+            assert!(make_way(&mut guests, &dir(name)).is_empty());
+        }
+        assert!(make_way(&mut guests, &dir(0)).is_empty(), "it is there");
+        assert_eq!(make_way(&mut guests, &dir(GUESTS)), [dir(1)]);
+        assert_eq!(guests.back(), Some(&dir(GUESTS)));
+        let (one, other) = (Path::new("/a/vmlinux"), Path::new("/b/vmlinux"));
+        assert_ne!(guest_dir(one, one), guest_dir(one, other));
+        assert_ne!(guest_dir(one, one), guest_dir(other, one));
     }
 }
