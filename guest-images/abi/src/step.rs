@@ -326,12 +326,15 @@ pub enum Step {
         limit_ms: u64,
     },
     /// Where the thread (or the forked child) of that name sleeps. Polls, at most `limit_ms`, until a line of `stack` contains
-    /// `until`; without `until` it looks once. Values: `stack` (lines of /proc/self/task/TID/stack), `state` (`D`, `S`, `R`
-    /// ...), `syscall` (the line of /proc/self/task/TID/syscall: number, arguments, or `running`).
+    /// `until`; without `until` it looks once. With `or_done` a thread that has done all its steps ends the wait as well. Values: `stack`
+    /// (lines of /proc/self/task/TID/stack), `state` (`D`, `S`, `R` ...), `syscall` (the line of /proc/self/task/TID/syscall: number,
+    /// arguments, or `running`), `blocked` (false: it is done).
     WhereBlocked {
         thread: String,
         #[serde(default)]
         until: Option<String>,
+        #[serde(default)]
+        or_done: bool,
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },

@@ -77,6 +77,7 @@ fn optional_fields_patterns_and_nested_steps_can_be_written_in_toml() {
             Step::WhereBlocked {
                 thread: "t".into(),
                 until: Some("folio_wait".into()),
+                or_done: false,
                 limit_ms: 10_000,
             },
         ),

@@ -57,6 +57,28 @@ pub struct Names {
     pub children: Table<Arc<Child>>,
     /// Thread ids of the named threads.
     pub threads: Table<i32>,
+    /// Steps that each of them was given and has not done.
+    pub to_do: BTreeMap<String, u32>,
+}
+
+impl Names {
+    /// A thread was given a step.
+    pub fn give_step(&mut self, thread: &str) {
+        *self.to_do.entry(thread.to_owned()).or_default() += 1;
+    }
+
+    /// It has done one.
+    pub fn take_step(&mut self, thread: &str) {
+        if let Some(left) = self.to_do.get_mut(thread) {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// Whether a thread has done all that it was given.
+    #[must_use]
+    pub fn is_done(&self, thread: &str) -> bool {
+        self.to_do.get(thread) == Some(&0)
+    }
 }
 
 impl Agent {

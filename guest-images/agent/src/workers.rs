@@ -39,14 +39,15 @@ impl Workers {
     /// Queues a step in its thread, which is made first where it does not exist. The error says why
     /// that could not be.
     pub fn dispatch(&mut self, request: Request) -> Result<(), String> {
-        let name = request.thread.as_deref().unwrap_or(MAIN);
-        let queue = match self.queues.get(name) {
+        let name = request.thread.clone().unwrap_or_else(|| MAIN.to_owned());
+        let queue = match self.queues.get(&name) {
             Some(queue) => queue,
             None => {
-                let queue = self.start(name)?;
-                self.queues.entry(name.to_owned()).or_insert(queue)
+                let queue = self.start(&name)?;
+                self.queues.entry(name.clone()).or_insert(queue)
             }
         };
+        self.agent.names().give_step(&name);
         queue
             .send(request)
             .map_err(|_| "the thread of this step has ended: it must not".to_owned())
@@ -62,10 +63,12 @@ impl Workers {
         let (queue, steps) = mpsc::channel();
         let (tell_tid, tid) = mpsc::channel();
         let agent = Arc::clone(&self.agent);
+        let its_name = name.to_owned();
         let body = move || {
             let _ = tell_tid.send(process::thread_id());
             for request in steps {
                 run(&agent, request);
+                agent.names().take_step(&its_name);
             }
         };
         let made = thread::Builder::new().name(name.to_owned()).spawn(body);

@@ -35,7 +35,7 @@ use super::witness::Witness;
 use super::{cards, control, disks, host_checks, snapshots};
 use crate::rundir::{self, CONSOLE_LOG, RunDir, RunInfo, VIRTIO_CONSOLE_LOG};
 use crate::scenario::model::{BALLOON, CONSOLE, KernelFormat, Pmem};
-use crate::scenario::{Scenario, Values, fill};
+use crate::scenario::{Scenario, Values, fill, holds};
 
 /// What a child is told.
 #[derive(Debug, Clone, clap::Args)]
@@ -314,8 +314,14 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Trouble> {
     say("starting the guest");
     stage.greet(1)?;
     for (index, step) in steps.iter().enumerate() {
+        let is_there = holds(step.when.as_deref(), &stage.values).map_err(Trouble::Stuck)?;
         if step.fact.is_none() || step.say.is_some() {
-            say(&format!("[{}/{}] {}", index + 1, steps.len(), title(step)));
+            let left_out = if is_there { "" } else { "left out: " };
+            let place = format!("[{}/{}]", index + 1, steps.len());
+            say(&format!("{place} {left_out}{}", title(step)));
+        }
+        if !is_there {
+            continue;
         }
         stage.doing = title(step);
         stage.perform(step)?;

@@ -19,7 +19,7 @@ use super::trouble::Trouble;
 use super::witness::Hello;
 use crate::guest;
 use crate::scenario::model::{Await, Awaited, Expect, Fact, Scenario, Step};
-use crate::scenario::{Values, fill, unmet};
+use crate::scenario::{REFUSED, Values, fill, unmet};
 
 /// How long a step may take where it does not say: long, since a loaded host inside an emulated one is slow, and a step that
 /// never ends is rare.
@@ -76,6 +76,8 @@ pub(super) struct Sent {
     expect: Option<Expect>,
     /// What a kernel lacks that refuses the call.
     needs: Option<String>,
+    /// A refusal by this errno is an outcome like success.
+    may_refuse: Option<String>,
 }
 
 impl Stage<'_> {
@@ -239,6 +241,7 @@ impl Stage<'_> {
         )?;
         let sent = Sent {
             needs: step.needs.clone(),
+            may_refuse: step.may_refuse.clone(),
             ..sent
         };
         if step.abandon {
@@ -284,6 +287,7 @@ impl Stage<'_> {
             name,
             expect,
             needs: None,
+            may_refuse: None,
         };
         if self.machine.send(&guest::line(&Request {
             id,
@@ -310,6 +314,13 @@ impl Stage<'_> {
                 step: sent.id,
                 needs: needs.clone(),
             });
+        }
+        if let (Some(errno), Some(name)) = (&sent.may_refuse, &sent.name) {
+            let refused = matches!(&outcome, Outcome::Failed(fault) if fault.name == *errno);
+            self.values.set(format!("{name}.{REFUSED}"), refused);
+            if refused {
+                return Ok(());
+            }
         }
         match unmet(sent.expect.as_ref(), &outcome) {
             None => Ok(()),

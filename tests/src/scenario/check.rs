@@ -8,6 +8,7 @@ use pincushion_devices::toml_error::{explain, nearest};
 use pincushion_vmm::machine::MAX_WORKERS;
 use toml::Value;
 
+use super::condition;
 use super::interpolate::placeholders;
 use super::model::{
     Await, Awaited, BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem,
@@ -293,6 +294,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
 
 fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     does_one_thing(step)?;
+    condition::check(step, None)?;
     let only_for_guest =
         step.thread.is_some() || step.expect.is_some() || step.needs.is_some() || step.abandon;
     if only_for_guest && step.guest.is_none() {
@@ -425,6 +427,7 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
         .map(Value::Table)
         .into_iter()
         .chain(step.fact.clone().map(|fact| fact.value));
+    condition::check(step, Some(named))?;
     for name in texts.flat_map(|text| placeholders(&text).1) {
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use super::based;
 use super::catalogue;
 use super::check::check;
+use super::condition;
 use super::model::{Scenario, Step};
 use super::only;
 use super::variant::{Settings, refuse_unused};
@@ -149,7 +150,13 @@ fn expand(
         let settings = settings.within(&step.set);
         let text = settings.fill(&text, &part_path)?;
         let part: Part = from_toml(&text, &part_path)?;
-        all.extend(expand(part.steps, &part_path, &settings, depth + 1)?);
+        for mut one in expand(part.steps, &part_path, &settings, depth + 1)? {
+            condition::inherit(&mut one, step.when.as_ref()).map_err(|problem| {
+                let place = path.display().to_string();
+                LoadError::Meaning { place, problem }
+            })?;
+            all.push(one);
+        }
     }
     Ok(all)
 }

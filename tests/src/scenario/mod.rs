@@ -3,6 +3,7 @@
 mod based;
 pub mod catalogue;
 mod check;
+mod condition;
 mod content;
 pub mod control_step;
 mod expectation;
@@ -16,6 +17,7 @@ mod outcome;
 pub mod power_cut;
 mod variant;
 
+pub use condition::{REFUSED, holds};
 pub(crate) use expectation::word as verdict_word;
 pub use expectation::{Comparison, compare_on, expected_for};
 pub use interpolate::{Missing, Values, fill, placeholders};

@@ -320,6 +320,12 @@ pub struct Step {
     /// For `guest`: what a kernel lacks that refuses the call (ENOSYS, EOPNOTSUPP, ENOTTY, ENODEV, EINVAL): the run is then not applicable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<String>,
+    /// For `guest`: a kernel may refuse it with this errno, by name, as well as do it; then `${NAME.refused}` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_refuse: Option<String>,
+    /// It is there only when this value is true, or with `!` before it false: `NAME.refused`, or another that a step found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
     /// For `guest`: nobody waits for its answer (the machine ends before, or it may never come).
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub abandon: bool,

@@ -51,9 +51,10 @@ pub fn ensure_qemu(progress: &dyn Fn(&str)) -> Result<PathBuf, NestedError> {
 ///   well on several emulated CPUs.
 /// * `tsc=reliable`, `nowatchdog`: on a busy host the emulated timers drift against the counter, and CPUs stand still; the kernel
 ///   shall not conclude anything from that.
+/// * `no_timer_check`: on a busy host the boot's look whether the timer ticks comes too early, and panics.
 /// * `quiet`: each character on an emulated serial line costs two exits of the emulated CPU.
 /// * The rest leaves out what costs time and is of no use here; all in all the boot takes half the instructions.
-const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 oops=panic maxcpus=1 tsc=reliable nowatchdog \
+const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 oops=panic maxcpus=1 tsc=reliable nowatchdog no_timer_check \
      mitigations=off audit=0 lsm=capability cryptomgr.notests \
      initcall_blacklist=jent_mod_init,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init";
 

@@ -200,8 +200,12 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::WhereBlocked {
             thread,
             until,
+            or_done,
             limit_ms,
-        } => wait::where_blocked(agent, stamp, thread, until.as_deref(), *limit_ms),
+        } => {
+            let until = until.as_deref();
+            wait::where_blocked(agent, stamp, thread, until, *or_done, *limit_ms)
+        }
         Step::Exec { argv } => process::exec(agent, stamp, argv),
         Step::FsLoad {
             dir,

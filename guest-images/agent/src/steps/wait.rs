@@ -56,22 +56,27 @@ fn watch_nearest(watch: &Watch, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Where a thread or child sleeps.
+/// Where a thread or child sleeps, or that a thread has done its steps.
 pub fn where_blocked(
     agent: &Agent,
     stamp: &mut Stamp<'_>,
     name: &str,
     until: Option<&str>,
+    or_done: bool,
     limit_ms: u64,
 ) -> StepResult {
     let directory = directory_of(agent, name)?;
     stamp.around(|| {
         let deadline = deadline(limit_ms);
         loop {
+            // First this: a thread that is done later may have slept meanwhile.
+            let is_done = or_done && agent.names().is_done(name);
             let seen = Sleeper::look(&directory)?;
             let there = until.is_none_or(|until| seen.stack.iter().any(|line| line.contains(until)));
-            if there {
-                return Ok(seen.tell());
+            // One that runs is on its way through there.
+            let sleeps = !or_done || seen.state != "R";
+            if is_done || (there && sleeps) {
+                return Ok(seen.tell().flag("blocked", !is_done));
             }
             if Instant::now() >= deadline {
                 let until = until.unwrap_or_default();
