@@ -20,8 +20,8 @@ const DESIGNS_ARE: &str = "debian:6.12";
 /// The expectation for a kernel: the longest key that is the kernel or a prefix of its version; for a kernel of our own designs then
 /// that of Debian's 6.12; else `default`.
 ///
-/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too, and
-/// `design` for all of them.
+/// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too,
+/// `design` for all of them, and `design:*+bounce` for each design with this policy.
 #[must_use]
 pub fn expected_for<'a>(
     expect: &'a BTreeMap<String, Expectation>,
@@ -48,9 +48,16 @@ fn names_of(kernel: &str) -> impl Iterator<Item = &str> {
 
 /// Whether a kernel's name in a scenario means this kernel.
 fn is_meant(name: &str, kernel: &str) -> bool {
-    kernel
-        .strip_prefix(name)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-', ':']))
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '+', '-', ':']);
+    let Some((before, after)) = name.split_once('*') else {
+        return kernel.strip_prefix(name).is_some_and(ends);
+    };
+    // Names of designs may have a `+` in them.
+    let Some(rest) = kernel.strip_prefix(before) else {
+        return false;
+    };
+    let mut places = rest.match_indices(after);
+    places.any(|(at, _)| at > 0 && ends(&rest[at + after.len()..]))
 }
 
 impl Scenario {
@@ -225,6 +232,13 @@ mod tests {
         assert!(
             named_in(&all, "design:bias+skip").is_some() && named_in(&all, "debian:6.12").is_none()
         );
+        let policy = "design:*+bounce";
+        for kernel in ["design:bias+bounce", "design:flag+ext+bounce-debug"] {
+            assert!(is_meant(policy, kernel), "{kernel}");
+        }
+        for kernel in ["design:bias", "design:bias+bounces", "design:+bounce", "x"] {
+            assert!(!is_meant(policy, kernel), "{kernel}");
+        }
         // Debian's 6.12 is named, so it may lack nothing, and they neither.
         let lacks = seen(Verdict::NotApplicable, &[]);
         assert!(matches!(
