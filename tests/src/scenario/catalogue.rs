@@ -43,7 +43,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
     "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
     "selftest-net-freed-while-held" "console-pci" "mmio-devices"
-    "power-cut" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
+    "three-promises" "power-cut" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
 );
 
 /// Parts by name.
