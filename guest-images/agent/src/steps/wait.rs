@@ -290,6 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_done_its_steps_ends_the_wait_and_one_that_has_not_does_not() {
+        let bench = Bench::new();
+        let tid = crate::sys::process::thread_id();
+        let _ = bench.agent.names().threads.put("t", tid);
+        let look = json!({"op": "where-blocked", "thread": "t", "until": "nowhere", "or_done": true, "limit_ms": 1});
+        bench.agent.names().give_step("t");
+        assert_eq!(bench.fails(look.clone()).call, "where-blocked");
+        bench.agent.names().take_step("t");
+        assert_eq!(
+            bench.ok(look)["blocked"],
+            pincushion_abi::Value::Bool(false)
+        );
+        // Without `or_done` it is looked for where it sleeps, whatever it has done.
+        let look = json!({"op": "where-blocked", "thread": "t"});
+        assert_eq!(bench.ok(look)["blocked"], pincushion_abi::Value::Bool(true));
+    }
+
+    #[test]
     fn the_state_is_found_behind_any_name() {
         assert_eq!(state_of("7 (a) D (b) S 1 2"), "S");
         assert_eq!(state_of(""), "?");
