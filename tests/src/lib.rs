@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod crash;
+pub mod designs;
 pub mod guest;
 pub mod oracle;
 pub mod report;

@@ -30,6 +30,7 @@ mod crowd;
 mod file_system;
 mod fixed;
 mod kinds;
+mod measure;
 mod memory;
 mod memory_block;
 mod net;
@@ -46,6 +47,7 @@ pub use file_system::FileSystem;
 pub use fixed::UringFixed;
 pub use kinds::{IoDirection, MapKind};
 use kinds::{ether_type, one, ten_seconds, two};
+pub use measure::Measure;
 pub use memory::{Memory, MemoryFile, Protection};
 pub use memory_block::MemoryBlock;
 pub use net::{LinkSet, PacketVerify, Ping, TcpEcho};
@@ -482,6 +484,8 @@ pub enum Step {
     MemoryBlock(MemoryBlock),
     /// Sends that leave their pages where they are.
     ZeroCopy(ZeroCopy),
+    /// How long something takes.
+    Measure(Measure),
     /// Kernel log since the last call, since boot at the first. Values: `lines` (`[    1.234567] text`), `more` when the report was
     /// full (ask again), `lost` (records overwritten before they were read).
     Dmesg {},

@@ -3,6 +3,7 @@
 mod bisect;
 mod crash_image;
 mod demo;
+mod designs;
 mod explain;
 mod list;
 mod model;
@@ -66,6 +67,8 @@ enum Command {
     CrashImage(crash_image::CrashImageArgs),
     /// Search the small models of pin-tracking designs for the races that history found, without booting anything
     Model(model::ModelArgs),
+    /// The table of designs: what each kernel of our own designs keeps, with each policy, and what its pins cost, on one page
+    Designs(designs::DesignsArgs),
     /// The scenarios that show most, with a progress line per step, a table and a page
     Demo(demo::DemoArgs),
     /// One run, as a child of the others
@@ -98,7 +101,9 @@ impl Command {
             | Self::Judge(_)
             | Self::PowerCut(_)
             | Self::CrashImage(_) => WithoutReader::End,
-            Self::Run(_) | Self::Replay(_) | Self::Demo(_) | Self::RunOne(_) => WithoutReader::GoOn,
+            Self::Run(_) | Self::Replay(_) | Self::Designs(_) | Self::Demo(_) | Self::RunOne(_) => {
+                WithoutReader::GoOn
+            }
         }
     }
 }
@@ -119,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::PowerCut(args) => power_cut::power_cut(&args),
         Command::CrashImage(args) => crash_image::crash_image(&args),
         Command::Model(args) => model::model(&args),
+        Command::Designs(args) => designs::designs(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::RunOne(order) => runner::run_one(&order)
             .map(|()| exit_code::OK)

@@ -56,7 +56,7 @@ fn line(count: u32, kernels: &[&str], names: &[&str], flags: &str) -> String {
 }
 
 /// Those that are not as by default.
-fn flags(seed: u64, how: &HowArgs) -> String {
+pub(super) fn flags(seed: u64, how: &HowArgs) -> String {
     let place = how.place.to_possible_value();
     let place = place.as_ref().map_or("auto", |value| value.get_name());
     [

@@ -1,8 +1,9 @@
 //! `run`: a selection of scenarios, and reports about them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pincushion_vmm::signals::OnSignal;
 
 use super::bisect::{self, Until};
 use super::progress::{Detail, ToStderr};
@@ -99,6 +100,78 @@ pub(super) fn perform(
     about: About,
     until: Option<Until>,
 ) -> Result<u8, Failure> {
+    let wanted = Wanted {
+        seed,
+        how,
+        dir: reports.report_dir.as_deref(),
+        until,
+    };
+    let done = conduct(&[(items, how.jobs)], &wanted)?;
+    let (runs, signal) = (&done.runs, done.signal);
+    let about = About {
+        made: done.made(items.len()),
+        commit: done.commit.clone(),
+        ..about
+    };
+    let mut said = format!("\n{}", table(runs));
+    if let Some(sentence) = shown(runs) {
+        said += &format!("\n{sentence}\n");
+    }
+    if let Some(signal) = signal {
+        said += &format!("\nstopped by {}\n", stop::name(signal));
+        let not_done: Vec<&Item> = done.not_done.iter().collect();
+        said += &tell_rest(&not_done, &rest(&not_done, seed, how));
+    }
+    reports::say(said.trim_end_matches('\n'));
+    let page = reports::write(reports, &done.dir, runs, &about).map_err(Failure::setup)?;
+    reports::tell(&page);
+    Ok(match (signal, until) {
+        (Some(signal), _) => stop::code(signal),
+        (None, Some(Until::Broken)) => bisect::code(runs),
+        (None, None) => suite_code(runs),
+    })
+}
+
+/// How a suite is to run.
+pub(super) struct Wanted<'a> {
+    pub(super) seed: u64,
+    pub(super) how: &'a HowArgs,
+    /// New or empty; `None`: one is made.
+    pub(super) dir: Option<&'a Path>,
+    pub(super) until: Option<Until>,
+}
+
+/// What came of it.
+pub(super) struct Done {
+    /// Of the suite.
+    pub(super) dir: PathBuf,
+    pub(super) runs: Vec<RunSummary>,
+    /// What a stop left.
+    pub(super) not_done: Vec<Item>,
+    /// The signal that stopped it.
+    pub(super) signal: Option<i32>,
+    /// Ours, when it began.
+    pub(super) commit: String,
+    /// Where guests ran.
+    pub(super) place: &'static str,
+    /// Until the reports are written, a second Ctrl-C leaves at once.
+    _signals: OnSignal,
+}
+
+impl Done {
+    /// How many of `all` runs, and where.
+    pub(super) fn made(&self, all: usize) -> String {
+        let stopped = self.signal.map_or(String::new(), |signal| {
+            format!(" of {all}, stopped by {}", stop::name(signal))
+        });
+        let count = self.runs.len();
+        format!("{count} runs{stopped}, guests ran on: {}", self.place)
+    }
+}
+
+/// Runs batches of items one after the other, each so many at a time.
+pub(super) fn conduct(batches: &[(&[Item], u32)], wanted: &Wanted<'_>) -> Result<Done, Failure> {
+    let how = wanted.how;
     let detail = if how.verbose {
         Detail::Steps
     } else {
@@ -109,9 +182,8 @@ pub(super) fn perform(
         is_mixed: how.jobs > 1,
     };
     let note = |text: &str| crate::suite::Progress::note(&progress, text);
-    let dir = suite_dir(reports.report_dir.as_deref());
-    let dir = dir.map_err(|error| {
-        let named = reports.report_dir.as_ref();
+    let dir = suite_dir(wanted.dir).map_err(|error| {
+        let named = wanted.dir;
         let named = named.map_or(String::new(), |dir| format!(" {}", dir.display()));
         Failure::setup(anyhow::anyhow!(
             "cannot make the report directory{named} (--report-dir): {error}"
@@ -119,6 +191,7 @@ pub(super) fn perform(
     })?;
     // Of now: who waits for runs goes on working.
     let commit = crate::suite::workspace_commit();
+    let seed = wanted.seed;
     note(&format!(
         "seed {seed}, commit {commit}, runs in {}",
         dir.display()
@@ -127,40 +200,28 @@ pub(super) fn perform(
     let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
     let where_ = place.name();
     let mut suite = Suite::new(programs, place, dir.clone());
+    let until = wanted.until;
     suite.enough = until.map(|Until::Broken| bisect::is_enough as fn(&RunSummary) -> bool);
     (suite.seed, suite.keep, suite.fresh) = (seed, how.keep, how.fresh);
-    // Until the reports are written.
     let signals = stop::on_signal(suite.stop())?;
-    let ended = suite.run_all(items, how.jobs as usize, &progress);
-    let not_done: Vec<&Item> = std::iter::zip(items, &ended)
-        .filter_map(|(item, summary)| summary.is_none().then_some(item))
-        .collect();
-    let runs: Vec<RunSummary> = ended.into_iter().flatten().collect();
-    let signal = suite.stop().wished();
-    let stopped = signal.map_or(String::new(), |signal| {
-        format!(" of {}, stopped by {}", items.len(), stop::name(signal))
-    });
-    let about = About {
-        made: format!("{} runs{stopped}, guests ran on: {where_}", runs.len()),
+    let (mut runs, mut not_done) = (Vec::new(), Vec::new());
+    for (items, jobs) in batches {
+        let ended = suite.run_all(items, *jobs as usize, &progress);
+        for (item, summary) in std::iter::zip(*items, ended) {
+            match summary {
+                Some(summary) => runs.push(summary),
+                None => not_done.push(item.clone()),
+            }
+        }
+    }
+    Ok(Done {
+        dir,
+        runs,
+        not_done,
+        signal: suite.stop().wished(),
         commit,
-        ..about
-    };
-    let mut said = format!("\n{}", table(&runs));
-    if let Some(sentence) = shown(&runs) {
-        said += &format!("\n{sentence}\n");
-    }
-    if let Some(signal) = signal {
-        said += &format!("\nstopped by {}\n", stop::name(signal));
-        said += &tell_rest(&not_done, &rest(&not_done, seed, how));
-    }
-    reports::say(said.trim_end_matches('\n'));
-    let page = reports::write(reports, &dir, &runs, &about).map_err(Failure::setup)?;
-    drop(signals);
-    reports::tell(&page);
-    Ok(match (signal, until) {
-        (Some(signal), _) => stop::code(signal),
-        (None, Some(Until::Broken)) => bisect::code(&runs),
-        (None, None) => suite_code(&runs),
+        place: where_,
+        _signals: signals,
     })
 }
 

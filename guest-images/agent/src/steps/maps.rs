@@ -151,7 +151,7 @@ fn loaded(agent: &Agent, stamp: &mut Stamp<'_>, part: &Part<'_>) -> Result<memor
     Ok(buffer)
 }
 
-fn stopped_fault(call: &str, stopped: Stopped) -> Fault {
+pub fn stopped_fault(call: &str, stopped: Stopped) -> Fault {
     let text = format!(
         "{} at byte {} of the mapping's part: that page cannot be had",
         stopped.signal, stopped.at

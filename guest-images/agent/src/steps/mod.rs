@@ -9,6 +9,7 @@ pub mod frames;
 pub mod load;
 pub mod machine;
 pub mod maps;
+pub mod measure;
 pub mod memory;
 pub mod memory_block;
 pub mod net;
@@ -301,6 +302,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Crowd(act) => crowd::run(agent, stamp, act),
         Step::MemoryBlock(act) => memory_block::run(agent, stamp, act),
         Step::ZeroCopy(act) => zero_copy::run(agent, stamp, act),
+        Step::Measure(act) => measure::run(agent, stamp, act),
         Step::Dmesg {} => observe::dmesg(agent, stamp),
         Step::Reboot {} => machine::reboot(stamp),
         Step::PowerOff {} => machine::power_off(stamp),

@@ -1,4 +1,4 @@
-//! libaio's system calls, one context per transfer.
+//! libaio's system calls.
 #![expect(unsafe_code, reason = "the raw calls and their C structs")]
 
 use std::os::fd::RawFd;
@@ -37,7 +37,7 @@ struct IoEvent {
     result2: i64,
 }
 
-/// An AIO context. Destroying it waits for its transfer, so it is destroyed by [`Context::wait`] or
+/// An AIO context. Destroying it waits for its transfers, so it is destroyed by [`Context::destroy`] or
 /// by the end of the process, never by `Drop`.
 #[derive(Debug)]
 pub struct Context(u64);
@@ -61,14 +61,37 @@ impl Transfer {
             ..Iocb::default()
         }))
     }
+
+    /// The number that [`Context::next`] gives back.
+    pub fn number(&mut self, number: u64) {
+        self.0.data = number;
+    }
+
+    /// Where in the file it begins from now on.
+    pub fn at(&mut self, offset: i64) {
+        self.0.offset = offset;
+    }
+}
+
+/// A transfer that has ended.
+pub struct Ended {
+    /// Its number; 0 where it was given none.
+    pub number: u64,
+    /// Its bytes, or its errno as a failure of `aio`.
+    pub result: Result<usize, Errno>,
 }
 
 impl Context {
     /// `io_setup(2)` for one transfer.
     pub fn new() -> Result<Self, Errno> {
+        Self::with_room(1)
+    }
+
+    /// `io_setup(2)` for so many at once.
+    pub fn with_room(transfers: u32) -> Result<Self, Errno> {
         let mut context = 0u64;
         // SAFETY: the kernel writes the context's number into ours.
-        let ret = unsafe { libc::syscall(libc::SYS_io_setup, 1, &raw mut context) };
+        let ret = unsafe { libc::syscall(libc::SYS_io_setup, transfers, &raw mut context) };
         if ret < 0 {
             Err(Errno::last("io_setup"))
         } else {
@@ -91,6 +114,11 @@ impl Context {
 
     /// `io_getevents(2)` for the one transfer: its bytes, or its errno as a failure of `aio`.
     pub fn wait(&self) -> Result<usize, Errno> {
+        self.next()?.result
+    }
+
+    /// `io_getevents(2)` for the next that ends.
+    pub fn next(&self) -> Result<Ended, Errno> {
         let mut event = IoEvent::default();
         loop {
             let none = std::ptr::null::<libc::timespec>();
@@ -109,13 +137,17 @@ impl Context {
                 _ => {}
             }
         }
-        usize::try_from(event.result).map_err(|_| Errno {
+        let result = usize::try_from(event.result).map_err(|_| Errno {
             call: "aio",
             number: i32::try_from(-event.result).unwrap_or(libc::EIO),
+        });
+        Ok(Ended {
+            number: event.data,
+            result,
         })
     }
 
-    /// `io_destroy(2)`; waits for a transfer in flight.
+    /// `io_destroy(2)`; waits for transfers in flight.
     pub fn destroy(self) {
         // SAFETY: takes a number; nobody has it any more.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };

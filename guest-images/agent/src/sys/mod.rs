@@ -10,6 +10,7 @@ pub mod extents;
 pub mod file;
 pub mod fs;
 pub mod guard;
+pub mod gup_test;
 pub mod ioport;
 pub mod memory;
 pub mod mm;

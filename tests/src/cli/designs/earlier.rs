@@ -1,0 +1,133 @@
+//! Runs of earlier reports: taken for what they said, and not done again.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use pincushion_image::KernelSpec;
+
+use super::chosen::kernel;
+use crate::designs::TAG_COST;
+use crate::report::RunSummary;
+use crate::rundir::RunDir;
+use crate::suite::Item;
+
+/// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it.
+pub(super) fn earlier(dirs: &[PathBuf]) -> anyhow::Result<Vec<RunSummary>> {
+    let mut runs: Vec<RunSummary> = Vec::new();
+    for dir in dirs {
+        let path = dir.join("runs.jsonl");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| anyhow!("cannot read {} (--from): {error}", path.display()))?;
+        let mut own = Vec::new();
+        for (line, text) in (1..).zip(text.lines()) {
+            let mut run: RunSummary = serde_json::from_str(text).map_err(|error| {
+                anyhow!(
+                    "line {line} of {} (--from) is no run: {error}",
+                    path.display()
+                )
+            })?;
+            run.kernel = named_in_full(&run.kernel);
+            own.push(run);
+        }
+        let same =
+            |a: &RunSummary, b: &RunSummary| a.scenario == b.scenario && a.kernel == b.kernel;
+        runs.retain(|run| !own.iter().any(|own| same(own, run)));
+        runs.append(&mut own);
+    }
+    Ok(runs)
+}
+
+/// `design:bias` is `design:bias+none`.
+fn named_in_full(name: &str) -> String {
+    match name.parse() {
+        Ok(KernelSpec::Design(choice)) if choice.flavour == "guest" => {
+            kernel(&choice.design, &choice.policy)
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// Those that no earlier report has: what measures, and the others.
+pub(super) fn missing(items: Vec<Item>, earlier: &[RunSummary]) -> (Vec<Item>, Vec<Item>) {
+    let count = |item: &Item| {
+        let same =
+            |run: &&RunSummary| run.scenario == item.scenario.name && run.kernel == item.kernel;
+        earlier.iter().filter(same).count()
+    };
+    let rest = items
+        .into_iter()
+        .filter(|item| count(item) < item.repeat as usize);
+    rest.partition(|item| item.scenario.tags.iter().any(|tag| tag == TAG_COST))
+}
+
+/// By which programs, on which kernels and where runs were made, each with their count; and whether some ran in an emulated machine.
+pub(super) fn made_by(runs: &[RunSummary]) -> (Vec<String>, bool) {
+    let mut by: Vec<(String, usize)> = Vec::new();
+    let mut emulated = false;
+    for run in runs {
+        let Ok(info) = RunDir::at(&run.run_dir).info() else {
+            continue;
+        };
+        emulated |= info.place == "nested";
+        let said = format!(
+            "by commit `{}` on {} ({})",
+            info.commit,
+            info.kernel_package.as_deref().unwrap_or("a kernel"),
+            info.place
+        );
+        match by.iter_mut().find(|(known, _)| *known == said) {
+            Some((_, count)) => *count += 1,
+            None => by.push((said, 1)),
+        }
+    }
+    let by = by.into_iter();
+    let lines = by.map(|(said, count)| format!("{count} runs {said}"));
+    (lines.collect(), emulated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chosen::Chosen;
+    use super::super::chosen::tests::{args, run};
+    use super::*;
+    use crate::report;
+    use crate::verdict::Verdict;
+
+    #[test]
+    fn what_an_earlier_report_has_does_not_run_again_and_the_later_report_counts() {
+        let chosen = Chosen::of(&args(&["--design", "bias", "--policy", "none"])).unwrap();
+        let bias = "bias".to_owned();
+        let items = chosen.items(&[&bias], 2).unwrap();
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut hang = run("pin-cost", "design:bias");
+        hang.judgement.verdict = Verdict::Hang;
+        for (dir, run) in dirs.iter().zip([hang, run("pin-cost", "design:bias+none")]) {
+            let lines = report::json_lines(&[run]);
+            std::fs::write(dir.path().join("runs.jsonl"), lines).unwrap();
+        }
+        let dirs = dirs.each_ref().map(|dir| dir.path().to_owned());
+        let earlier = earlier(&dirs).unwrap();
+        assert_eq!(earlier.len(), 1);
+        assert_eq!(earlier[0].judgement.verdict, Verdict::Pass);
+        let all = items.len();
+        let (costs, scenarios) = missing(items, &earlier);
+        assert_eq!(costs.len() + scenarios.len(), all - 1);
+        let of_pin_cost = costs.iter().filter(|item| item.scenario.name == "pin-cost");
+        assert_eq!(of_pin_cost.map(|item| item.repeat).collect::<Vec<_>>(), [2]);
+        assert!(
+            scenarios
+                .iter()
+                .all(|item| !item.scenario.tags.contains(&TAG_COST.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_directory_without_runs_is_told_with_its_flag() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = earlier(&[dir.path().to_owned()]).unwrap_err().to_string();
+        assert!(told.contains("runs.jsonl (--from)"), "{told}");
+        std::fs::write(dir.path().join("runs.jsonl"), "{}\n").unwrap();
+        let told = earlier(&[dir.path().to_owned()]).unwrap_err().to_string();
+        assert!(told.contains("line 1 of "), "{told}");
+    }
+}

@@ -1,0 +1,322 @@
+//! What the logs of runs say beside their verdicts: how long things took, what the kernel told of its pin tracking, and two questions that only
+//! values answer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pincushion_abi::step::Measure;
+use pincushion_abi::{Outcome, Step as Act, Value};
+use serde::Serialize;
+
+use crate::timeline::{ReadError, Reader, Step, Timeline};
+
+/// Where a kernel with our series tells of itself.
+const TRACKING: &str = "/sys/kernel/debug/pin_tracking";
+/// How the directory of a second try ends.
+const SECOND_TRY: &str = "-again";
+/// Fewer rounds are a look, and no measurement.
+const FEWEST_ROUNDS: usize = 3;
+
+/// What a kernel with our series said of itself when its run was over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Tracking {
+    /// The design that it uses.
+    pub design: String,
+    /// What carries it.
+    pub carrier: String,
+    /// The policy that it uses.
+    pub policy: String,
+    /// sizeof(struct page).
+    pub struct_page_size: Option<u64>,
+    /// All lines with a number.
+    pub counters: BTreeMap<String, i64>,
+}
+
+impl Tracking {
+    /// From the text of the file.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut tracking = Self::default();
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(' ') else {
+                continue;
+            };
+            match (key, value.parse::<i64>()) {
+                ("design", _) => tracking.design = value.to_owned(),
+                ("carrier", _) => tracking.carrier = value.to_owned(),
+                ("policy", _) => tracking.policy = value.to_owned(),
+                ("struct_page_size", Ok(size)) => {
+                    tracking.struct_page_size = u64::try_from(size).ok();
+                }
+                (key, Ok(count)) => {
+                    tracking.counters.insert(key.to_owned(), count);
+                }
+                (_, Err(_)) => {}
+            }
+        }
+        tracking
+    }
+}
+
+/// How many pins a page has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MostPins {
+    /// So many it had.
+    pub reached: u64,
+    /// One more was refused.
+    pub then_refused: bool,
+}
+
+/// What one run's log says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// By what the step says of itself, in the order of the steps: nanoseconds per operation, a number per round.
+    pub costs: Vec<(String, Vec<f64>)>,
+    /// What the kernel told.
+    pub tracking: Option<Tracking>,
+    /// Whether a page that many share, and nobody has pinned, was kept from the swap space.
+    pub looked_pinned: Option<bool>,
+    /// How many pins a page has taken, if the run has tried one too many.
+    pub most_pins: Option<MostPins>,
+}
+
+impl Measured {
+    /// Reads the log in a run directory. If the run was a second try, a shared page that went in the first one was not taken for pinned, whatever
+    /// the second one saw: that it stays may have other reasons.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub fn read(run_dir: &Path) -> Result<Self, ReadError> {
+        let measured = Self::read_one(run_dir)?;
+        let name = run_dir.file_name().and_then(|name| name.to_str());
+        let first = name.and_then(|name| name.strip_suffix(SECOND_TRY));
+        let first = first.and_then(|first| Self::read_one(&run_dir.with_file_name(first)).ok());
+        let went = first.is_some_and(|first| first.looked_pinned == Some(false));
+        Ok(Self {
+            looked_pinned: if went {
+                Some(false)
+            } else {
+                measured.looked_pinned
+            },
+            ..measured
+        })
+    }
+
+    fn read_one(run_dir: &Path) -> Result<Self, ReadError> {
+        let mut timeline = Timeline::default();
+        for event in Reader::open(&run_dir.join("events.jsonl"))? {
+            timeline.feed(&event?);
+        }
+        Ok(Self::of(&timeline.steps))
+    }
+
+    fn of(steps: &[Step]) -> Self {
+        Self {
+            costs: steps.iter().filter_map(cost).collect(),
+            tracking: steps.iter().filter_map(tracking).next_back(),
+            looked_pinned: looked_pinned(steps),
+            most_pins: most_pins(steps),
+        }
+    }
+}
+
+/// The values of a step that did what it was asked.
+fn values(step: &Step) -> Option<&BTreeMap<String, Value>> {
+    match &step.outcome {
+        Some((_, Outcome::Ok(values))) => Some(values),
+        Some((_, Outcome::Failed(_))) | None => None,
+    }
+}
+
+fn cost(step: &Step) -> Option<(String, Vec<f64>)> {
+    let Some(Act::Measure(Measure::Pin { .. } | Measure::Read { .. } | Measure::Fsync { .. })) =
+        &step.act
+    else {
+        return None;
+    };
+    let values = values(step)?;
+    let (Some(Value::Numbers(rounds)), Some(Value::Number(operations))) =
+        (values.get("round_ns"), values.get("operations"))
+    else {
+        return None;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ns are a hundred days")]
+    let each = |ns: &u64| *ns as f64 / (*operations).max(1) as f64;
+    let rounds: Vec<f64> = rounds.iter().map(each).collect();
+    (rounds.len() >= FEWEST_ROUNDS).then(|| (step.name.clone(), rounds))
+}
+
+fn tracking(step: &Step) -> Option<Tracking> {
+    match (&step.act, values(step)?.get("text")) {
+        (Some(Act::ReadFile { path }), Some(Value::Text(text))) if path == TRACKING => {
+            Some(Tracking::parse(text))
+        }
+        _ => None,
+    }
+}
+
+/// KSM made one page of more than 1024, the program's memory was reclaimed, and then somebody looked where its page is.
+fn looked_pinned(steps: &[Step]) -> Option<bool> {
+    let is_shared = |step: &Step| match &step.act {
+        Some(Act::WaitText { path, text, .. }) => {
+            path.ends_with("/ksm/pages_sharing")
+                && text.parse().is_ok_and(|count: u64| count > 1024)
+        }
+        _ => false,
+    };
+    let steps = &steps[steps.iter().position(is_shared)?..];
+    let is_reclaim = |step: &Step| match &step.act {
+        Some(Act::WriteFile { path, .. }) => path.ends_with("/memory.reclaim"),
+        _ => false,
+    };
+    let looks = &steps[steps.iter().rposition(is_reclaim)?..];
+    let swapped = looks.iter().find_map(|step| match &step.act {
+        Some(Act::Frames { .. }) => values(step)?.get("swapped"),
+        _ => None,
+    })?;
+    match swapped {
+        Value::Numbers(pages) => Some(*pages.first()? == 0),
+        _ => None,
+    }
+}
+
+/// The scenario pins a page as often as can be, counts, and tries once more as `more`.
+fn most_pins(steps: &[Step]) -> Option<MostPins> {
+    let is_one_more = |step: &Step| match &step.act {
+        Some(Act::UringRegister { tag, .. }) => tag == "more",
+        _ => false,
+    };
+    let place = steps.iter().position(is_one_more)?;
+    let reached = steps[..place].iter().rev().find_map(|step| {
+        match (&step.act, values(step)?.get("pinned")) {
+            (Some(Act::Counters { .. }), Some(Value::Number(pinned))) => Some(*pinned),
+            _ => None,
+        }
+    })?;
+    let then_refused = match &steps[place].outcome.as_ref()?.1 {
+        Outcome::Ok(_) => false,
+        Outcome::Failed(_) => true,
+    };
+    Some(MostPins {
+        reached,
+        then_refused,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pincushion_abi::Fault;
+    use serde_json::json;
+
+    use super::*;
+    use crate::timeline::Stamp;
+
+    fn step(say: &str, act: serde_json::Value, outcome: Outcome) -> Step {
+        let at = Stamp { seq: 1, time_ns: 1 };
+        Step {
+            name: say.into(),
+            act: Some(serde_json::from_value(act).unwrap()),
+            outcome: Some((at, outcome)),
+            ..Step::new(1)
+        }
+    }
+
+    fn ok(values: serde_json::Value) -> Outcome {
+        Outcome::Ok(serde_json::from_value(values).unwrap())
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed(Fault {
+            call: "io_uring_register".into(),
+            errno: 12,
+            name: "ENOMEM".into(),
+        })
+    }
+
+    #[test]
+    fn a_measure_is_told_per_operation_and_a_look_is_none() {
+        let fsync = json!({"op": "measure", "do": "fsync", "file": "a", "map": "m", "rounds": 3});
+        let steps = [
+            step(
+                "fast",
+                fsync.clone(),
+                ok(json!({"round_ns": [10, 20, 30], "operations": 2})),
+            ),
+            step(
+                "a look",
+                fsync.clone(),
+                ok(json!({"round_ns": [10], "operations": 1})),
+            ),
+            step("failed", fsync, failed()),
+        ];
+        let measured = Measured::of(&steps);
+        assert_eq!(measured.costs, [("fast".to_owned(), vec![5.0, 10.0, 15.0])]);
+    }
+
+    #[test]
+    fn the_kernel_tells_of_itself_in_lines() {
+        let text = "design flag+ext\ncarrier PG_dma_pinned, and a count in page_ext\nknown none bias\nstruct_page_size 64\npins 12\n\
+                    policy bounce\npolicies none skip\nwait_limit_ms 200\n";
+        let read = step(
+            "x",
+            json!({"op": "read-file", "path": TRACKING}),
+            ok(json!({"text": text})),
+        );
+        let tracking = Measured::of(&[read]).tracking.unwrap();
+        assert_eq!(
+            (tracking.design.as_str(), tracking.policy.as_str()),
+            ("flag+ext", "bounce")
+        );
+        assert_eq!(tracking.struct_page_size, Some(64));
+        assert_eq!(tracking.counters["pins"], 12);
+        assert!(!tracking.counters.contains_key("known"));
+    }
+
+    #[test]
+    fn only_a_look_after_the_reclaim_says_whether_a_shared_page_is_taken_for_pinned() {
+        let reclaim = json!({"op": "write-file", "path": "/cg/box/memory.reclaim", "text": "512M"});
+        let look = |swapped: u64| {
+            step(
+                "look",
+                json!({"op": "frames", "map": "page"}),
+                ok(json!({"swapped": [swapped]})),
+            )
+        };
+        let reclaim = || step("reclaim", reclaim.clone(), failed());
+        let shared = |count: &str| {
+            let path = "/sys/kernel/mm/ksm/pages_sharing";
+            let wait = json!({"op": "wait-text", "path": path, "text": count});
+            step("wait", wait, ok(json!({})))
+        };
+        let said = |steps: &[Step]| Measured::of(steps).looked_pinned;
+        let many = || shared("1099");
+        assert_eq!(said(&[many(), look(0)]), None);
+        assert_eq!(said(&[many(), look(0), reclaim()]), None);
+        let stays = [many(), look(0), reclaim(), reclaim(), look(0)];
+        assert_eq!(said(&stays), Some(true));
+        assert_eq!(said(&[many(), look(0), reclaim(), look(1)]), Some(false));
+        // Nothing is shared, or too little.
+        assert_eq!(said(&stays[1..]), None);
+        assert_eq!(said(&[shared("899"), reclaim(), look(0)]), None);
+    }
+
+    #[test]
+    fn one_pin_too_many_tells_the_most_that_there_can_be() {
+        let count = step(
+            "count",
+            json!({"op": "counters"}),
+            ok(json!({"pinned": 2_097_152})),
+        );
+        let more = json!({"op": "uring-register", "map": "page", "tag": "more"});
+        for (outcome, then_refused) in [(failed(), true), (ok(json!({})), false)] {
+            let steps = [count.clone(), step("more", more.clone(), outcome)];
+            let reached = 2_097_152;
+            let most = MostPins {
+                reached,
+                then_refused,
+            };
+            assert_eq!(Measured::of(&steps).most_pins, Some(most));
+        }
+        assert_eq!(Measured::of(&[count]).most_pins, None);
+    }
+}

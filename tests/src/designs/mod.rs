@@ -1,0 +1,38 @@
+//! The table of designs: what the kernels of our own designs have shown in scenarios, and what their pins cost, on one page.
+//!
+//! ```text
+//! runs -> measured.rs (their logs) --\
+//! runs -> the report card ------------> table.rs -> view.rs -> markdown.rs, html.rs; JSON
+//! knowledge.toml (what no run tells) -/      \--> words.rs, in plain words
+//! ```
+//!
+//! Promises: what the page says of a run is in that run's directory; what no run has said is empty or "?", and what is from knowledge.toml has
+//! its source beside it; the words at the end are made of the cells, so no run can contradict them. Does not promise: that times mean anything
+//! on another machine. Only ratios of one boot set are shown, with their spread.
+
+mod html;
+pub mod knowledge;
+mod markdown;
+mod measured;
+mod ratio;
+mod table;
+#[cfg(test)]
+mod testing;
+mod view;
+mod words;
+
+pub use html::html;
+pub use markdown::markdown;
+pub use measured::{Measured, MostPins, Tracking};
+pub use ratio::Ratio;
+pub use table::{About, Absent, Cell, Cost, Parts, PromiseCell, Row, ScenarioColumn, Table};
+
+/// Scenarios that tell designs apart, on each policy.
+pub const TAG: &str = "designs";
+/// Scenarios about the tracking alone: one policy will do.
+pub const TAG_ONCE: &str = "designs-once";
+/// Scenarios that measure.
+pub const TAG_COST: &str = "designs-cost";
+
+/// What all costs are compared with: upstream's design, with the policy that changes nothing.
+pub const BASELINE_DESIGN: &str = "bias";
