@@ -5,17 +5,15 @@
 //!
 //! # What comes back
 //!
-//! Each step of [`Step`] says the *values* of its [`crate::Outcome::Ok`]; where none are named the
-//! outcome is empty. Hashes are xxh3 (64 bits) as 16 hex digits. Positions count from the transfer's
-//! first byte. A transfer shorter than asked is a [`crate::Fault`] with `errno` 0, which says how
-//! much came. Unknown names are faults with `errno` 0 as well.
+//! Each step of [`Step`] says the *values* of its [`crate::Outcome::Ok`]; where none are named the outcome is empty. Hashes are xxh3 (64 bits)
+//! as 16 hex digits. Positions count from the transfer's first byte. A transfer shorter than asked is a [`crate::Fault`] with `errno` 0, which
+//! says how much came. Unknown names are faults with `errno` 0 as well.
 //!
 //! # Marks
 //!
-//! Each step has exactly one begin and one end mark, also one that failed. What can be prepared is
-//! prepared before the begin mark and what can be judged later is judged after the end mark, so that
-//! between them lie the system calls of the step and little else. Where a step needs a look-up that
-//! fails, both marks come just before the report.
+//! Each step has exactly one begin and one end mark, also one that failed. What can be prepared is prepared before the begin mark and what can
+//! be judged later is judged after the end mark, so that between them lie the system calls of the step and little else. Where a step needs a
+//! look-up that fails, both marks come just before the report.
 //!
 //! # Families
 //!

@@ -62,7 +62,7 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
             absent.design, absent.why
         ));
     }
-    let earlier = earlier(&args.from).map_err(Failure::usage)?;
+    let earlier = earlier(&args.from, &chosen.baseline).map_err(Failure::usage)?;
     if built.is_empty() && earlier.is_empty() {
         let said: Vec<&str> = absent.iter().map(|absent| absent.why.as_str()).collect();
         return Err(Failure::setup(anyhow!(said.join("; "))));

@@ -36,3 +36,6 @@ pub const TAG_COST: &str = "designs-cost";
 
 /// What all costs are compared with: upstream's design, with the policy that changes nothing.
 pub const BASELINE_DESIGN: &str = "bias";
+
+/// The design that takes nothing for pinned.
+pub const CONTROL: &str = "none";

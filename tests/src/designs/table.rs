@@ -1,5 +1,7 @@
 //! The table as data: rows are designs with their policies, and each cell says what runs have said.
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use super::knowledge::{self, Facts};
@@ -19,6 +21,8 @@ pub struct Table {
     pub scenarios: Vec<ScenarioColumn>,
     /// Columns: what was measured, in the scenarios' own words.
     pub costs: Vec<String>,
+    /// What each cost is for the baseline itself, also where it is no row.
+    pub baseline_costs: Vec<Option<Cost>>,
     /// Designs with their policies, in the catalogue's order.
     pub rows: Vec<Row>,
     /// What is known of each design without running it.
@@ -219,6 +223,10 @@ impl Table {
             about,
             baseline: parts.baseline.to_owned(),
             scenarios: parts.columns.to_vec(),
+            baseline_costs: costs
+                .iter()
+                .map(|name| cost(parts, parts.baseline, name))
+                .collect(),
             costs,
             rows,
             absent,
@@ -305,24 +313,36 @@ fn cost_names(parts: &Parts<'_>) -> Vec<String> {
     names
 }
 
-/// The rounds of each boot of a kernel, in the order of the boots: the first is of the first boot set, and so on.
-fn boots(parts: &Parts<'_>, kernel: &str, name: &str) -> Vec<Vec<f64>> {
-    let runs = parts.runs.iter().zip(parts.measured);
-    let own = runs.filter(|(run, _)| run.kernel == kernel);
-    own.flat_map(|(_, measured)| &measured.costs)
-        .filter(|(known, _)| known == name)
-        .map(|(_, rounds)| rounds.clone())
-        .collect()
+/// The rounds of each boot of a kernel, with its boot set: the suite that it ran in, and the how manieth of its kernel it was there.
+fn boots(parts: &Parts<'_>, kernel: &str, name: &str) -> Vec<((PathBuf, usize), Vec<f64>)> {
+    let mut boots: Vec<((PathBuf, usize), Vec<f64>)> = Vec::new();
+    for (run, measured) in parts.runs.iter().zip(parts.measured) {
+        let found = measured.costs.iter().find(|(known, _)| known == name);
+        let Some((_, rounds)) = found.filter(|_| run.kernel == kernel) else {
+            continue;
+        };
+        let suite = run.run_dir.parent().unwrap_or(Path::new("")).to_owned();
+        let before = boots.iter().filter(|((known, _), _)| *known == suite);
+        let ordinal = before.count();
+        boots.push(((suite, ordinal), rounds.clone()));
+    }
+    boots
 }
 
 fn cost(parts: &Parts<'_>, kernel: &str, name: &str) -> Option<Cost> {
     let own = boots(parts, kernel, name);
     let base = boots(parts, parts.baseline, name);
+    let pairs = own.iter().filter_map(|(set, rounds)| {
+        let (_, base) = base.iter().find(|(known, _)| known == set)?;
+        Some((rounds.clone(), base.clone()))
+    });
+    let (compared, with): (Vec<_>, Vec<_>) = pairs.unzip();
+    let all: Vec<Vec<f64>> = own.into_iter().map(|(_, rounds)| rounds).collect();
     Some(Cost {
-        ns: median(&own.concat())?,
-        ratio: Ratio::of(&own, &base),
-        rounds: own.iter().map(Vec::len).sum(),
-        boots: own.len(),
+        ns: median(&all.concat())?,
+        ratio: Ratio::of(&compared, &with),
+        rounds: all.iter().map(Vec::len).sum(),
+        boots: all.len(),
     })
 }
 
@@ -362,7 +382,7 @@ fn share_once(rows: &mut [Row], columns: &[ScenarioColumn]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{column, parts_of, run, table};
+    use super::super::testing::{column, measured, parts_of, row, run, table};
     use super::*;
     use crate::verdict::Verdict;
 
@@ -393,6 +413,34 @@ mod tests {
         let ratio = |row: usize| table.rows[row].costs[0].as_ref().unwrap().ratio.unwrap();
         assert!((ratio(0).median - 1.0).abs() < 1e-9);
         assert!((ratio(1).median - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_boot_is_compared_with_the_baseline_of_its_own_suite_and_else_with_nothing() {
+        let rows = [row("bias", "bounce")];
+        let in_suite = |suite: &str, kernel: &str| RunSummary {
+            run_dir: Path::new(suite).join("run"),
+            ..run(kernel, "writeback-xfs", Verdict::Pass)
+        };
+        let runs = [
+            in_suite("slow", "design:bias+none"),
+            in_suite("slow", "design:bias+bounce"),
+            in_suite("quick", "design:bias+none"),
+            in_suite("alone", "design:bias+bounce"),
+        ];
+        let logs = [100.0, 150.0, 10.0, 70.0].map(measured);
+        let table = |runs: &[RunSummary], logs: &[Measured]| {
+            Table::of(
+                &parts_of(&rows, &[], runs, logs),
+                About::default(),
+                Vec::new(),
+            )
+        };
+        let cost = |table: Table| table.rows[0].costs[0].clone().unwrap();
+        let both = cost(table(&runs, &logs));
+        assert_eq!((both.ratio.unwrap().median, both.boots), (1.5, 2));
+        let alone = cost(table(&runs[2..], &logs[2..]));
+        assert_eq!(alone.ratio, None);
     }
 
     #[test]

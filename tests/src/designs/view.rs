@@ -61,10 +61,7 @@ fn promises(table: &Table) -> Section {
         cells.extend(row.promises.iter().map(promise));
         cells.push(match row.looked_pinned {
             None => text(""),
-            Some(true) => Shown {
-                tone: "broken",
-                ..text("stays, as if pinned")
-            },
+            Some(true) => text("stays in memory"),
             Some(false) => Shown {
                 tone: "kept",
                 ..text("swapped out")
@@ -225,7 +222,8 @@ fn facts(table: &Table) -> Section {
     });
     Section {
         title: "What is known without running",
-        note: "From tests/src/designs/knowledge.toml, where each has its source. \u{201c}?\u{201d}: nothing is written down there. Atomics: for a pin \
+        note: "From tests/src/designs/knowledge.toml, where each has its source. \u{201c}?\u{201d}: nothing is written down there. Atomics: \
+               for a pin \
                and an unpin of a small page, beside a counter per CPU."
             .into(),
         head: heads(&[
@@ -245,41 +243,43 @@ fn costs(table: &Table) -> Section {
     let mut head = heads(&["design+policy"]);
     head.extend(table.costs.iter().cloned());
     let mut rows: Vec<Vec<Shown>> = Vec::new();
-    let base = table.rows.iter().find(|row| row.kernel == table.baseline);
+    let base = &table.baseline_costs;
     for row in table
         .rows
         .iter()
         .filter(|row| row.costs.iter().any(Option::is_some))
     {
-        let cells = row.costs.iter().enumerate().map(|(index, cell)| {
-            let own_base = base.and_then(|base| base.costs[index].as_ref());
-            cost(cell.as_ref(), own_base)
-        });
+        let cells = row
+            .costs
+            .iter()
+            .enumerate()
+            .map(|(index, cell)| cost(cell.as_ref(), base[index].as_ref()));
         rows.push(std::iter::once(name_of(row)).chain(cells).collect());
     }
-    if let Some(base) = base
-        && base.costs.iter().any(Option::is_some)
-    {
+    if base.iter().any(Option::is_some) {
         let time =
             |cell: &Option<Cost>| text(cell.as_ref().map_or(String::new(), |cell| clock(cell.ns)));
-        let name = base.kernel.strip_prefix("design:").unwrap_or(&base.kernel);
+        let name = table.baseline.strip_prefix("design:");
+        let name = name.unwrap_or(&table.baseline);
         let first = text(format!("{name}, by the guest's clock"));
         rows.push(
             std::iter::once(first)
-                .chain(base.costs.iter().map(time))
+                .chain(base.iter().map(time))
                 .collect(),
         );
     }
     let mut note = format!(
         "Times what `{}` takes in the same boot set: the median of all rounds, in brackets the two quarters \
-         around it, and the quickest round to the quickest. The pins are those of the kernel's gup_test: all of 2 MiB are pinned, so many pages a call, and unpinned by one call; a \
+         around it, and the quickest round to the quickest. The pins are those of the kernel's gup_test: all of 2 MiB are \
+         pinned, so many pages a call, and unpinned by one call; a \
          page's share of both is shown.",
         table.baseline
     );
     if table.about.emulated {
         note += " The guests ran in a nested machine whose processor is emulated (QEMU TCG): an emulated processor takes about as long for any \
                  instruction and knows no cache lines, so these are ratios of instructions, more or less, and of emulated device accesses; they are \
-                 not nanoseconds of hardware, and an atomic on a contended line costs here what any other costs. What else this host ran meanwhile is in the times. `--place host` on a machine with \
+                 not nanoseconds of hardware, and an atomic on a contended line costs here what any other costs. \
+                 What else this host ran meanwhile is in the times. `--place host` on a machine with \
                  usable KVM gives real ones.";
     }
     Section {
@@ -400,7 +400,7 @@ mod tests {
                 "kept 1",
                 "",
                 "",
-                "stays, as if pinned",
+                "stays in memory",
                 "2,097,152, then refused",
                 "80 bytes",
                 "20 MiB"

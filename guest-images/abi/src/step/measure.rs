@@ -17,8 +17,8 @@ pub enum Measure {
         pages: u32,
         rounds: u32,
     },
-    /// `count` reads of 4096 bytes of a file by libaio, `depth` (at most 64) of them under way at once, from the first `span` bytes of the file again and
-    /// again, each into a page of the mapping.
+    /// `count` reads of 4096 bytes of a file by libaio, `depth` (at most 64) of them under way at once, from the first `span` bytes of the
+    /// file again and again, each into a page of the mapping.
     Read {
         file: String,
         span: u64,

@@ -20,7 +20,7 @@ pub(super) struct Chosen {
     designs: Vec<String>,
     policies: Vec<String>,
     /// What costs are compared with.
-    baseline: String,
+    pub(super) baseline: String,
 }
 
 impl Chosen {

@@ -9,10 +9,12 @@ use super::chosen::kernel;
 use crate::designs::TAG_COST;
 use crate::report::RunSummary;
 use crate::rundir::RunDir;
+use crate::scenario::{Comparison, catalogue, compare_on};
 use crate::suite::Item;
 
-/// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it.
-pub(super) fn earlier(dirs: &[PathBuf]) -> anyhow::Result<Vec<RunSummary>> {
+/// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it; but
+/// of the baseline those that measure stay, for the others of their report are compared with them.
+pub(super) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> = Vec::new();
     for dir in dirs {
         let path = dir.join("runs.jsonl");
@@ -27,14 +29,32 @@ pub(super) fn earlier(dirs: &[PathBuf]) -> anyhow::Result<Vec<RunSummary>> {
                 )
             })?;
             run.kernel = named_in_full(&run.kernel);
+            expect_as_now(&mut run);
             own.push(run);
         }
         let same =
             |a: &RunSummary, b: &RunSummary| a.scenario == b.scenario && a.kernel == b.kernel;
-        runs.retain(|run| !own.iter().any(|own| same(own, run)));
+        let is_compared_with = |run: &RunSummary| run.kernel == baseline && measures(&run.scenario);
+        runs.retain(|run| is_compared_with(run) || !own.iter().any(|own| same(own, run)));
         runs.append(&mut own);
     }
     Ok(runs)
+}
+
+/// Compares a run with what its scenario expects now: that may have been learned from it.
+fn expect_as_now(run: &mut RunSummary) {
+    let known = catalogue::named(&run.scenario).unwrap_or_default();
+    if let Some(scenario) = known.iter().find(|known| known.name == run.scenario) {
+        let compared = compare_on(scenario, &run.kernel, &run.judgement);
+        run.as_expected = compared == Comparison::AsExpected;
+    }
+}
+
+/// Whether a scenario of ours does.
+fn measures(scenario: &str) -> bool {
+    let known = catalogue::named(scenario).unwrap_or_default();
+    let mut tags = known.iter().flat_map(|scenario| &scenario.tags);
+    tags.any(|tag| tag == TAG_COST)
 }
 
 /// `design:bias` is `design:bias+none`.
@@ -106,9 +126,14 @@ mod tests {
             std::fs::write(dir.path().join("runs.jsonl"), lines).unwrap();
         }
         let dirs = dirs.each_ref().map(|dir| dir.path().to_owned());
-        let earlier = earlier(&dirs).unwrap();
+        let earlier = earlier(&dirs, "design:mapping+none").unwrap();
         assert_eq!(earlier.len(), 1);
         assert_eq!(earlier[0].judgement.verdict, Verdict::Pass);
+        let with_baseline = super::earlier(&dirs, "design:bias+none").unwrap();
+        assert_eq!(with_baseline.len(), 2, "each report has its own");
+        // Both said that they were as expected, and a hang is not.
+        let as_expected = with_baseline.iter().map(|run| run.as_expected);
+        assert_eq!(as_expected.collect::<Vec<_>>(), [false, true]);
         let all = items.len();
         let (costs, scenarios) = missing(items, &earlier);
         assert_eq!(costs.len() + scenarios.len(), all - 1);
@@ -124,10 +149,14 @@ mod tests {
     #[test]
     fn a_directory_without_runs_is_told_with_its_flag() {
         let dir = tempfile::tempdir().unwrap();
-        let told = earlier(&[dir.path().to_owned()]).unwrap_err().to_string();
+        let told = earlier(&[dir.path().to_owned()], "")
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("runs.jsonl (--from)"), "{told}");
         std::fs::write(dir.path().join("runs.jsonl"), "{}\n").unwrap();
-        let told = earlier(&[dir.path().to_owned()]).unwrap_err().to_string();
+        let told = earlier(&[dir.path().to_owned()], "")
+            .unwrap_err()
+            .to_string();
         assert!(told.contains("line 1 of "), "{told}");
     }
 }
