@@ -17,6 +17,8 @@ work=$(mktemp -d)
 mkdir "$work/upper" "$work/overlay" "$work/tree"
 mount -t overlay overlay -o "lowerdir=$source/tree,upperdir=$work/upper,workdir=$work/overlay" "$work/tree"
 trap 'cd /; umount "$work/tree"; rm -rf "$work"' EXIT
+# dash runs the line above at an exit only, and not at the end by a signal.
+trap 'exit 1' HUP INT TERM
 cd "$work/tree"
 
 # Back to what the source is without the series.
