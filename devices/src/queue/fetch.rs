@@ -164,13 +164,14 @@ impl<L: Logic> Core<L> {
         };
         let inbox = self.wake.inbox().clone();
         let context = self.context.clone();
+        // In this order: who hears that it is parked finds it among those that wait.
         let on_parked = || {
+            inbox.park(ticket, waiting.clone());
             context.tracer().emit(|| EventKind::Parked {
                 request: waiting.request.clone(),
                 point,
                 until: waiting.until.clone(),
             });
-            inbox.park(ticket, waiting.clone());
         };
         let ranges = std::mem::take(&mut slot.ranges);
         let parked = self.wait_for(hold, &ranges, ticket, on_parked);
