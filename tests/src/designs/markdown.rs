@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::Table;
 use super::view::{Section, Shown, sections};
+use crate::report::markdown::plain;
 
 /// The whole file.
 #[must_use]
@@ -56,12 +57,6 @@ fn write_section(text: &mut String, section: &Section) {
         }
         *text += "\n";
     }
-}
-
-/// On one line, and nothing that ends a cell.
-fn plain(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").replace('|', "\\|")
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn breaches(text: &mut String, card: &Card, group: &Group, runs: &[RunSummary]) 
 }
 
 /// On one line, and nothing that ends a cell.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").replace('|', "\\|")
 }

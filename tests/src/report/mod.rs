@@ -8,7 +8,7 @@ mod html;
 mod json_lines;
 mod junit;
 mod ktap;
-mod markdown;
+pub(crate) mod markdown;
 mod picture;
 mod shown;
 mod summary;

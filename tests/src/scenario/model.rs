@@ -100,12 +100,16 @@ impl Scenario {
     /// The kernel's names of the file systems of its disks and regions, each once; their modules are called so, too.
     #[must_use]
     pub fn file_system_modules(&self) -> Vec<&'static str> {
-        let disks = self.disks.iter().map(|disk| disk.content);
-        let contents = disks.chain(self.pmems.iter().map(|region| region.content));
-        let mut names: Vec<_> = contents.filter_map(Content::file_system).collect();
+        let mut names: Vec<_> = self.contents().filter_map(Content::file_system).collect();
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// What is on its disks and regions at first.
+    pub(super) fn contents(&self) -> impl Iterator<Item = Content> {
+        let disks = self.disks.iter().map(|disk| disk.content);
+        disks.chain(self.pmems.iter().map(|region| region.content))
     }
 }
 
