@@ -7,7 +7,7 @@ use pincushion_vmm::config::units::parse_size;
 use pincushion_vmm::machine::Transport;
 use pincushion_vmm::program::tell;
 
-use super::snapshots::make_room;
+use super::snapshots::{make_room, room};
 use super::stage::{STEP_LIMIT, Stage};
 use super::trouble::Trouble;
 use super::witness::Hello;
@@ -46,7 +46,7 @@ impl Stage<'_> {
         std::fs::create_dir_all(dir)?;
         // What a guest has touched until now is a part of its memory: a quarter is more than any takes.
         let memory = parse_size(&self.scenario.vm.memory).map_err(anyhow::Error::msg)?;
-        if !make_room(dir, memory / 4)? {
+        if !make_room(dir, memory / 4, room(dir)?)? {
             return Ok(None);
         }
         let hello = Report::Hello {

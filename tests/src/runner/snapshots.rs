@@ -21,8 +21,13 @@ use crate::rundir::RunInfo;
 use crate::scenario::Scenario;
 use crate::scenario::model::{Initrd, KernelFormat};
 
-/// Most that all snapshots of a directory may take, in bytes: it may be in the memory of a nested machine.
-const ROOM: u64 = 1 << 30;
+/// Most that all snapshots of a directory may take, in bytes: two thirds of its file system, which may be the memory of a nested
+/// machine, and never more than 4 GiB.
+pub(super) fn room(dir: &Path) -> io::Result<u64> {
+    let file_system = rustix::fs::statvfs(dir)?;
+    let bytes = file_system.f_blocks.saturating_mul(file_system.f_frsize);
+    Ok((bytes / 3 * 2).min(4 << 30))
+}
 
 /// Where the snapshot of a run's machine is, or would be; `None` where the guest is to boot by itself.
 pub(super) fn place(
@@ -69,9 +74,9 @@ pub(super) fn is_there(path: &Path) -> bool {
     true
 }
 
-/// Makes room for one more snapshot of `len` bytes at most, the oldest first. `false`: it is too large.
-pub(super) fn make_room(dir: &Path, len: u64) -> io::Result<bool> {
-    if len > ROOM {
+/// Makes room for one more snapshot of `len` bytes at most where all may take `room`, the oldest first. `false`: it is too large.
+pub(super) fn make_room(dir: &Path, len: u64, room: u64) -> io::Result<bool> {
+    if len > room {
         return Ok(false);
     }
     let mut found: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
@@ -85,7 +90,7 @@ pub(super) fn make_room(dir: &Path, len: u64) -> io::Result<bool> {
     found.sort();
     let mut total: u64 = found.iter().map(|(_, len, _)| len).sum();
     for (_, its, path) in found {
-        if total + len <= ROOM {
+        if total + len <= room {
             break;
         }
         match fs::remove_file(&path) {
@@ -93,7 +98,7 @@ pub(super) fn make_room(dir: &Path, len: u64) -> io::Result<bool> {
             _ => total -= its,
         }
     }
-    Ok(total + len <= ROOM)
+    Ok(total + len <= room)
 }
 
 #[cfg(test)]
@@ -168,8 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_in_any_file_system_and_not_for_everything() {
+        let room = room(Path::new("/")).unwrap();
+        assert!(room > 0 && room <= 4 << 30, "{room}");
+        assert!(super::room(Path::new("/none")).is_err());
+    }
+
+    #[test]
     fn the_oldest_snapshots_go_where_there_is_no_room() {
         let dir = tempfile::tempdir().unwrap();
+        const ROOM: u64 = 1 << 30;
         let put = |name: &str, len: u64, age_s: u64| {
             let file = fs::File::create(dir.path().join(name)).unwrap();
             file.set_len(len).unwrap();
@@ -181,10 +194,10 @@ mod tests {
         put("old", ROOM / 2, 10);
         assert!(is_there(&dir.path().join("used")));
         assert!(!is_there(&dir.path().join("none")));
-        assert!(make_room(dir.path(), ROOM / 4).unwrap());
+        assert!(make_room(dir.path(), ROOM / 4, ROOM).unwrap());
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
         assert_eq!(left.len(), 2);
         assert!(left.iter().all(|entry| entry.file_name() != "old"));
-        assert!(!make_room(dir.path(), ROOM + 1).unwrap());
+        assert!(!make_room(dir.path(), ROOM + 1, ROOM).unwrap());
     }
 }

@@ -104,6 +104,10 @@ pub(super) fn describe(awaited: &Await) -> String {
         (Awaited::HoldEnded, _) => "the request that was parked has let its frames go".into(),
         (Awaited::DeviceReset, Some(device)) => format!("disk {device} is reset"),
         (Awaited::DeviceReset, None) => "a disk is reset".into(),
+        (Awaited::Freed, _) if awaited.bytes.is_some() => format!(
+            "the guest has called {} of its memory free",
+            awaited.bytes.as_deref().unwrap_or_default()
+        ),
         (_, Some(device)) => format!("a {operation} of disk {device} is {event}"),
         (_, None) => format!("a {operation} is {event}"),
     }

@@ -54,6 +54,8 @@ struct Sighting {
     rule: Option<String>,
     /// Bytes of guest memory that the host had before and after.
     memory: Option<(u64, u64)>,
+    /// Bytes that the guest gave up.
+    freed: u64,
     taken: bool,
 }
 
@@ -80,11 +82,8 @@ impl Witness {
             EventKind::Used { request, .. } => of(Awaited::Used, request),
             EventKind::PlantedFault { request, .. } => of(Awaited::Planted, request),
             EventKind::FaultTouchEnded { request } => of(Awaited::FaultTouchEnded, request),
-            EventKind::FramesFreed { request, held, .. } if held.is_empty() => {
-                of(Awaited::Freed, request)
-            }
-            EventKind::FramesFreed { request, .. } => of(Awaited::FreedWhileHeld, request),
-            EventKind::HostMemory { .. }
+            EventKind::FramesFreed { .. }
+            | EventKind::HostMemory { .. }
             | EventKind::BalloonActual { .. }
             | EventKind::BalloonStatistics { .. } => return self.see_memory(&event.kind),
             EventKind::FaultApplied { request, rule, .. } => {
@@ -135,10 +134,33 @@ impl Witness {
                 operation: None,
                 rule: None,
                 memory,
+                freed: 0,
                 taken: false,
             });
         };
         match kind {
+            EventKind::FramesFreed {
+                request,
+                bytes,
+                held,
+            } => {
+                let operation = self.operations.get(request).copied();
+                let mut see = |event| {
+                    self.sightings.push(Sighting {
+                        event,
+                        device: Some(request.device.clone()),
+                        operation,
+                        rule: None,
+                        memory: None,
+                        freed: *bytes,
+                        taken: false,
+                    });
+                };
+                see(Awaited::Freed);
+                if !held.is_empty() {
+                    see(Awaited::FreedWhileHeld);
+                }
+            }
             EventKind::HostMemory {
                 device,
                 before_bytes,
@@ -173,6 +195,7 @@ impl Witness {
             operation,
             rule,
             memory: None,
+            freed: 0,
             taken: false,
         });
     }
@@ -220,19 +243,22 @@ impl Witness {
         self.begun.contains(&step) && !self.outcomes.contains_key(&step)
     }
 
-    /// Takes `awaited.count` sightings that fit, if there are so many that nobody has taken.
+    /// Takes as many sightings as are awaited, if there are so many that fit and that nobody has taken.
     pub(super) fn take(&mut self, awaited: &Await) -> bool {
-        let fitting: Vec<usize> = (0..self.sightings.len())
-            .filter(|index| self.sightings[*index].fits(awaited))
-            .take(awaited.count as usize)
-            .collect();
-        if fitting.len() < awaited.count as usize {
-            return false;
-        }
+        let fitting = (0..self.sightings.len()).filter(|index| self.sightings[*index].fits(awaited));
+        let least = awaited.bytes.as_ref().map_or(0, |text| checked_size(text));
+        let (mut taken, mut freed) = (Vec::new(), 0);
         for index in fitting {
-            self.sightings[index].taken = true;
+            taken.push(index);
+            freed += self.sightings[index].freed;
+            if taken.len() >= awaited.count as usize && freed >= least {
+                for index in taken {
+                    self.sightings[index].taken = true;
+                }
+                return true;
+            }
         }
-        true
+        false
     }
 
     /// How many sightings fit that nobody has taken.
@@ -252,14 +278,15 @@ impl Sighting {
             && (awaited.operation.is_none() || awaited.operation == self.operation)
             && (awaited.rule.is_none() || awaited.rule == self.rule)
             && self.memory.is_none_or(|(before, after)| {
-                let limit = |text: &Option<String>| {
-                    let bytes = text.as_ref().map(|text| parse_size(text));
-                    bytes.map(|bytes| bytes.expect("sizes were checked when the file was read"))
-                };
+                let limit = |text: &Option<String>| text.as_ref().map(|text| checked_size(text));
                 limit(&awaited.above).is_none_or(|least| before >= least)
                     && limit(&awaited.below).is_none_or(|most| after <= most)
             })
     }
+}
+
+fn checked_size(text: &str) -> u64 {
+    parse_size(text).expect("sizes were checked when the file was read")
 }
 
 #[cfg(test)]
@@ -313,6 +340,7 @@ mod tests {
             rule: None,
             above: None,
             below: None,
+            bytes: None,
             count: 1,
         }
     }
@@ -361,6 +389,28 @@ mod tests {
         parked_read(&mut witness);
         assert!(witness.take(&two));
         assert_eq!(witness.seen(&two), 0);
+    }
+
+    #[test]
+    fn what_is_freed_may_be_counted_in_bytes() {
+        let mut witness = Witness::default();
+        let freed = |bytes| EventKind::FramesFreed {
+            request: request("balloon"),
+            bytes,
+            held: vec![],
+        };
+        let much = Await {
+            event: Awaited::Freed,
+            device: None,
+            operation: None,
+            bytes: Some("12K".into()),
+            ..parked("b", Operation::Read)
+        };
+        note(&mut witness, freed(8192));
+        assert!(!witness.take(&much));
+        note(&mut witness, freed(4096));
+        assert!(witness.take(&much));
+        assert!(!witness.take(&much), "each is counted once");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use toml::Value;
 use super::condition;
 use super::interpolate::placeholders;
 use super::model::{
-    Await, Awaited, BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem,
+    BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem,
     Scenario, Step,
 };
 use super::outcome;
@@ -76,7 +76,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
 }
 
 /// A size in bytes.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     pincushion_vmm::config::units::parse_size(text).map_err(|error| error.to_string())
 }
 
@@ -316,7 +316,7 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
         outcome::only_exact("fact", &fact.value)?;
     }
     if let Some(awaited) = &step.r#await {
-        check_await(scenario, awaited)?;
+        awaited.check(scenario)?;
     }
     if let Some(link) = &step.link
         && !scenario
@@ -378,25 +378,6 @@ fn check_host(scenario: &Scenario, check: &HostCheck) -> Result<(), String> {
         }
         HostCheck::Quiet { .. } => Ok(()),
     }
-}
-
-fn check_await(scenario: &Scenario, awaited: &Await) -> Result<(), String> {
-    if let Some(device) = &awaited.device {
-        known_disk(scenario, device)?;
-    }
-    if (awaited.event == Awaited::Rule) != awaited.rule.is_some() {
-        return Err("await: `rule` goes with event = \"rule\", and only with it".into());
-    }
-    for bytes in awaited.above.iter().chain(&awaited.below) {
-        size(bytes).map_err(|problem| format!("await: {problem}"))?;
-        if awaited.event != Awaited::HostMemory {
-            return Err("await: `above` and `below` go with event = \"host-memory\"".into());
-        }
-    }
-    if awaited.count == 0 {
-        return Err("await: count = 0 waits for nothing".into());
-    }
-    Ok(())
 }
 
 fn has_loopback(scenario: &Scenario, id: &str) -> Result<(), String> {

@@ -24,7 +24,7 @@ pub struct InjectStep {
     /// Those bytes.
     pub pattern: Pattern,
     /// How many frames.
-    #[serde(default = "super::model::one")]
+    #[serde(default = "super::awaited::one")]
     pub count: u32,
 }
 

@@ -1,5 +1,6 @@
 //! Scenario files: what they say ([`model`]), which there are ([`catalogue`]), and how they are read and refused.
 
+mod awaited;
 mod based;
 pub mod catalogue;
 mod check;

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use pincushion_devices::trace::event::{Fetch, Operation};
+use pincushion_devices::trace::event::Fetch;
 use pincushion_vmm::config::{CpuList, Transport};
 use serde::{Deserialize, Serialize};
 
+pub use super::awaited::{Await, Awaited};
 pub use super::content::{Content, DiskFile};
 use super::control_step::ControlStep;
 use super::power_cut::PowerCut;
@@ -388,74 +389,6 @@ pub enum Expect {
     Values(toml::Table),
     /// Whatever.
     Any,
-}
-
-/// What to wait for. Each event is counted once: a second `await` of the same thing waits for the next one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Await {
-    /// What happened.
-    pub event: Awaited,
-    /// To which device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// In a request of this kind.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operation: Option<Operation>,
-    /// For `rule`: the rule's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// For `host-memory`: before, the host had at least so much of guest memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub above: Option<String>,
-    /// For `host-memory`: afterwards it has at most so much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub below: Option<String>,
-    /// How often.
-    #[serde(default = "one")]
-    pub count: u32,
-}
-
-pub(super) fn one() -> u32 {
-    1
-}
-
-/// Events that can be awaited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Awaited {
-    /// A request was popped.
-    Fetched,
-    /// A request waits.
-    Parked,
-    /// A request goes on.
-    Released,
-    /// A request that was parked is done with its frames.
-    HoldEnded,
-    /// A request's work ended.
-    Executed,
-    /// The guest sees that a request is done.
-    Used,
-    /// A rule acted.
-    Rule,
-    /// A planted fault acted.
-    Planted,
-    /// A late or rogue touch that the plan asked for has ended.
-    FaultTouchEnded,
-    /// A device was reset.
-    DeviceReset,
-    /// The guest called frames free.
-    Freed,
-    /// The guest called frames free that a device holds.
-    FreedWhileHeld,
-    /// A device gave guest memory back to the host.
-    HostMemory,
-    /// The balloon has the size that the host asked for.
-    BalloonReached,
-    /// The guest told its statistics.
-    BalloonStatistics,
-    /// The machine ended.
-    MachineEnded,
 }
 
 /// A fact for the oracles.

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::config::default_memory_mib;
+
 /// Options of `pincushion nested`.
 #[derive(Clone, Debug, Args)]
 pub struct NestedArgs {
     /// Memory of the nested machine in MiB; files put there live in it too
-    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..))]
+    #[arg(long, value_name = "MIB", default_value_t = default_memory_mib(), value_parser = clap::value_parser!(u32).range(256..))]
     pub memory: u32,
     /// CPUs of the nested machine; with several, QEMU now and then loses a kernel
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]

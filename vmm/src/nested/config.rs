@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::host_memory;
+
 /// What the machine is made of.
 #[derive(Clone, Debug)]
 pub struct NestedConfig {
@@ -21,12 +23,19 @@ pub struct NestedConfig {
     pub log: Option<PathBuf>,
 }
 
+/// A quarter of the host's memory, 3 GiB at least and 6 GiB at most: a suite runs two such machines, and keeps snapshots in them.
+#[must_use]
+pub fn default_memory_mib() -> u32 {
+    let quarter = host_memory::total().map_or(0, |bytes| bytes / 4 >> 20);
+    quarter.clamp(3072, 6144) as u32
+}
+
 impl NestedConfig {
-    /// 3 GiB, one CPU, two minutes to boot, no log.
+    /// Memory by the host's ([`default_memory_mib`]), one CPU, two minutes to boot, no log.
     #[must_use]
     pub fn new(kernel: PathBuf, initrd: PathBuf) -> Self {
         Self {
-            memory_mib: 3072,
+            memory_mib: default_memory_mib(),
             vcpus: 1,
             kernel,
             initrd,
