@@ -28,6 +28,7 @@ mod crowd;
 mod file_system;
 mod fixed;
 mod kinds;
+mod load;
 mod measure;
 mod memory;
 mod memory_block;
@@ -44,7 +45,8 @@ pub use crowd::Crowd;
 pub use file_system::FileSystem;
 pub use fixed::UringFixed;
 pub use kinds::{IoDirection, MapKind};
-use kinds::{ether_type, one, ten_seconds, two};
+use kinds::{ether_type, one, ten_seconds};
+pub use load::FsLoad;
 pub use measure::Measure;
 pub use memory::{Memory, MemoryFile, Protection};
 pub use memory_block::MemoryBlock;
@@ -340,16 +342,9 @@ pub enum Step {
     },
     /// Runs a program of the image. Values: `status` or `signal`, `stdout`, `stderr`, `truncated`.
     Exec { argv: Vec<String> },
-    /// A mixed file-system load in a directory for some seconds of guest time: creates, writes, reads back and checks, mmaps,
-    /// renames, truncates, fsyncs, unlinks, by seed. Values: `operations`, `bytes_checked`, `disk_full` (how often
-    /// ENOSPC was met); a fault of `fs-load` at the first wrong byte.
-    FsLoad {
-        dir: String,
-        seconds: u64,
-        seed: u64,
-        #[serde(default = "two")]
-        threads: u32,
-    },
+    /// A mixed file-system load. Values: `operations`, `bytes_checked`, `disk_full` (how often ENOSPC was met), `direct` (reads of the
+    /// device into mappings); a fault of `fs-load` at the first wrong byte.
+    FsLoad(FsLoad),
     /// Unbinds and binds a virtio device's driver (device reset and re-init): `device` is the driver's bus name, e.g. `virtio1`.
     /// Values: `driver`.
     Rebind { device: String },

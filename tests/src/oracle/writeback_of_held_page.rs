@@ -3,7 +3,8 @@
 //! Verifies that no write to the disk of a file system takes bytes of a page-cache page which another request holds for DMA into it. It is
 //! certain when both holds were open at once (the ledger under-approximates, so they were), they share bytes, and the scenario has declared the
 //! frame to be a page of a file on the written disk. It does not need the payload to have changed: the promise is that such a write
-//! does not begin.
+//! does not begin. Where the scenario says that nothing is written to that disk but out of the page cache (`written-by-cache`), no frame has
+//! to be declared: what a device writes into is no block of the file system's own.
 //!
 //! Does not verify what happens on a device after the plan let it announce a completion twice: the guest may then believe that a page is its own
 //! again, so it is only counted.
@@ -72,8 +73,11 @@ impl Oracle for WritebackOfHeldPage {
                 opinion.count("writeback-of-held-page.certain", 1);
                 findings.push((
                     clarity(timeline, overlap),
-                    certain(timeline, overlap, &declared),
+                    of_a_file(timeline, overlap, &declared),
                 ));
+            } else if is_of_the_cache(timeline, overlap) {
+                opinion.count("writeback-of-held-page.certain", 1);
+                findings.push((clarity(timeline, overlap), of_the_cache(timeline, overlap)));
             } else if timeline[overlap.write].id.device == timeline[overlap.read].id.device {
                 opinion.count("writeback-of-held-page.undeclared-same-device", 1);
             } else {
@@ -120,14 +124,46 @@ fn touched(timeline: &Timeline, overlap: &Overlap) -> Option<(u64, u64)> {
     ))
 }
 
-fn certain(timeline: &Timeline, overlap: &Overlap, declared: &[(u64, &PageOwner)]) -> Finding {
+/// Whether the scenario has said, in this boot and before, that the written disk gets nothing but what is in the page cache, and no
+/// frame is known to be somebody else's.
+fn is_of_the_cache(timeline: &Timeline, overlap: &Overlap) -> bool {
+    let disk = &timeline[overlap.write].id.device;
+    let boots = timeline.boots.iter();
+    let said = timeline.facts.iter().any(|(at, fact)| {
+        let later_boot = boots
+            .clone()
+            .any(|boot| *at < boot.began && boot.began < overlap.since);
+        matches!(fact, Fact::WrittenByCache(device) if device == disk)
+            && *at < overlap.since
+            && !later_boot
+    });
+    said && overlap.frames.iter().all(|(_, owner)| owner.is_none())
+}
+
+fn of_a_file(timeline: &Timeline, overlap: &Overlap, declared: &[(u64, &PageOwner)]) -> Finding {
     let (frame, owner) = declared[0];
+    let frames = declared.iter().map(|(frame, _)| *frame).collect();
+    let page = format!("Page {} of {}", owner.page, owner.file);
+    certain(timeline, overlap, &page, frame, frames)
+}
+
+fn of_the_cache(timeline: &Timeline, overlap: &Overlap) -> Finding {
+    let frames: Vec<u64> = overlap.frames.iter().map(|(frame, _)| *frame).collect();
+    let frame = frames.first().copied().unwrap_or_default();
+    certain(timeline, overlap, "A page of the page cache", frame, frames)
+}
+
+fn certain(
+    timeline: &Timeline,
+    overlap: &Overlap,
+    page: &str,
+    frame: u64,
+    frames: Vec<u64>,
+) -> Finding {
     let (write, read) = (&timeline[overlap.write], &timeline[overlap.read]);
     let mut text = format!(
-        "Page {} of {} (guest frame {frame:#x}, address {:#x}) was under write-back to disk {} by the {} while disk {} still owned it for the {}, \
+        "{page} (guest frame {frame:#x}, address {:#x}) was under write-back to disk {} by the {} while disk {} still owned it for the {}, \
          which writes into it. Both held the page {}.",
-        owner.page,
-        owner.file,
         frame * FRAME_SIZE,
         write.id.device,
         write.name(),
@@ -156,7 +192,7 @@ fn certain(timeline: &Timeline, overlap: &Overlap, declared: &[(u64, &PageOwner)
         certainty: Certainty::Certain,
         text,
         evidence: evidence(timeline, overlap),
-        frames: declared.iter().map(|(frame, _)| *frame).collect(),
+        frames,
     }
 }
 
@@ -249,220 +285,4 @@ fn moment(moment: Moment) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use pincushion_devices::trace::event::{Fault, GuestRange, HoldEnd, Operation, Status};
-    use serde_json::json;
-
-    use super::*;
-    use crate::oracle::bench::ask;
-    use crate::timeline::script::{Script, frame};
-
-    const PAGE: u64 = 0x1234;
-
-    fn declared() -> Script {
-        let mut script = Script::booted();
-        script.fact(
-            "file-page",
-            json!({"device": "a", "file": "/mnt/data", "frames": [PAGE]}),
-        );
-        script
-    }
-
-    #[test]
-    fn a_read_that_runs_within_a_held_write_back_is_caught_with_its_story() {
-        let mut script = declared();
-        script.fetch("b#0", Operation::Read, frame(PAGE));
-        script.fetch("a#0", Operation::Write, frame(PAGE));
-        script.hash("a#0", Moment::Fetch, frame(PAGE), "00");
-        script.finish("b#0");
-        script.touch("a#0");
-        script.hash("a#0", Moment::Completion, frame(PAGE), "ff");
-        script.execute("a#0", Status::Ok);
-        script.close("a#0", HoldEnd::Completed);
-        let opinion = ask(WritebackOfHeldPage::default(), &script);
-        let [finding] = &opinion.findings[..] else {
-            panic!("one finding, got {opinion:?}")
-        };
-        assert_eq!(
-            (finding.promise, finding.certainty),
-            (Promise::O1, Certainty::Certain)
-        );
-        assert_eq!(finding.frames, [PAGE]);
-        for words in ["/mnt/data", "disk b wrote the page", "The payload changed"] {
-            assert!(finding.text.contains(words), "{words}: {}", finding.text);
-        }
-        assert!(finding.evidence.is_sorted());
-    }
-
-    #[test]
-    fn a_read_that_began_during_the_write_back_is_caught_too() {
-        let mut script = declared();
-        script.fetch("a#0", Operation::Write, frame(PAGE));
-        script.fetch("b#0", Operation::Read, frame(PAGE));
-        script.finish("a#0");
-        script.finish("b#0");
-        assert_eq!(
-            ask(WritebackOfHeldPage::default(), &script).findings.len(),
-            1
-        );
-    }
-
-    #[test]
-    fn a_trace_of_the_kernels_gives_the_finding_its_functions_and_makes_none_by_itself() {
-        let text =
-            "a-1: cleans: (folio_clear_dirty_for_io+0x0/0x1)\na-1: <stack trace>\n => do_fsync\n";
-        let mut script = declared();
-        script.fact("kernel-trace", json!({"what": "the fsync", "text": text}));
-        let none = ask(WritebackOfHeldPage::default(), &script).findings;
-        assert_eq!(none, []);
-        script.fetch("b#0", Operation::Read, frame(PAGE));
-        script.fetch("a#0", Operation::Write, frame(PAGE));
-        let findings = ask(WritebackOfHeldPage::default(), &script).findings;
-        let told = "The kernel's trace of the fsync: folio_clear_dirty_for_io < do_fsync.";
-        assert!(findings[0].text.contains(told), "{}", findings[0].text);
-    }
-
-    #[test]
-    fn many_pages_make_one_finding_with_all_frames() {
-        let mut script = declared();
-        script.fact(
-            "file-page",
-            json!({"device": "a", "file": "/mnt/data", "frames": [PAGE, PAGE + 1]}),
-        );
-        for (n, page) in [PAGE, PAGE + 1].into_iter().enumerate() {
-            script.fetch(&format!("b#{n}"), Operation::Read, frame(page));
-            script.fetch(&format!("a#{n}"), Operation::Write, frame(page));
-        }
-        let opinion = ask(WritebackOfHeldPage::default(), &script);
-        assert_eq!(opinion.findings.len(), 1);
-        assert_eq!(opinion.findings[0].frames, [PAGE, PAGE + 1]);
-        assert!(opinion.findings[0].text.contains("2 times"));
-    }
-
-    #[test]
-    fn write_back_after_the_dma_has_ended_passes_and_so_does_dma_after_write_back() {
-        let mut script = declared();
-        script.whole("b#0", Operation::Read, frame(PAGE));
-        script.whole("a#0", Operation::Write, frame(PAGE));
-        script.whole("b#1", Operation::Read, frame(PAGE));
-        assert!(
-            ask(WritebackOfHeldPage::default(), &script)
-                .findings
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn two_writes_or_two_reads_of_a_page_at_once_pass() {
-        let mut script = declared();
-        script.fetch("a#0", Operation::Write, frame(PAGE));
-        script.fetch("b#0", Operation::Write, frame(PAGE));
-        script.finish("a#0");
-        script.finish("b#0");
-        script.fetch("a#1", Operation::Read, frame(PAGE));
-        script.fetch("b#1", Operation::Read, frame(PAGE));
-        assert!(
-            ask(WritebackOfHeldPage::default(), &script)
-                .findings
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn a_program_that_copies_through_two_buffers_passes() {
-        let mut script = Script::booted();
-        for round in 0..4 {
-            let (reads, writes) = (frame(PAGE + round % 2), frame(PAGE + (round + 1) % 2));
-            script.fetch(&format!("b#{round}"), Operation::Read, reads);
-            script.fetch(&format!("a#{round}"), Operation::Write, writes);
-            script.finish(&format!("a#{round}"));
-            script.finish(&format!("b#{round}"));
-        }
-        assert!(
-            ask(WritebackOfHeldPage::default(), &script)
-                .findings
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn small_buffers_that_share_a_frame_but_no_byte_are_only_counted() {
-        let mut script = declared();
-        let half = |n: u64| GuestRange {
-            addr: PAGE * FRAME_SIZE + n * 2048,
-            len: 2048,
-        };
-        script.fetch("b#0", Operation::Read, half(0));
-        script.fetch("a#0", Operation::Write, half(1));
-        let opinion = ask(WritebackOfHeldPage::default(), &script);
-        assert!(opinion.findings.is_empty(), "{opinion:?}");
-        assert_eq!(
-            opinion.counts["writeback-of-held-page.same-frame-other-bytes"],
-            1
-        );
-    }
-
-    #[test]
-    fn a_frame_that_nobody_declared_is_possible_only_and_so_is_a_write_to_another_disk() {
-        for fact in [None, Some("b"), Some("c")] {
-            let mut script = Script::booted();
-            if let Some(device) = fact {
-                script.fact(
-                    "file-page",
-                    json!({"device": device, "file": "f", "frames": [PAGE]}),
-                );
-            }
-            script.fetch("b#0", Operation::Read, frame(PAGE));
-            script.fetch("a#0", Operation::Write, frame(PAGE));
-            let opinion = ask(WritebackOfHeldPage::default(), &script);
-            assert_eq!(
-                opinion.findings[0].certainty,
-                Certainty::Possible,
-                "{fact:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_frame_that_left_its_file_or_its_boot_is_not_declared_any_more() {
-        let mut gone = declared();
-        gone.fact("file-page-gone", json!({"frames": [PAGE]}));
-        let mut rebooted = declared();
-        rebooted.stop("reset");
-        rebooted.boot(2);
-        for mut script in [gone, rebooted] {
-            script.fetch("b#0", Operation::Read, frame(PAGE));
-            script.fetch("a#0", Operation::Write, frame(PAGE));
-            let opinion = ask(WritebackOfHeldPage::default(), &script);
-            assert_eq!(opinion.findings[0].certainty, Certainty::Possible);
-        }
-    }
-
-    #[test]
-    fn a_hold_that_a_reset_took_back_does_not_overlap_what_comes_later() {
-        let mut script = declared();
-        script.fetch("b#0", Operation::Read, frame(PAGE));
-        script.close("b#0", HoldEnd::Abandoned);
-        script.whole("a#0", Operation::Write, frame(PAGE));
-        assert!(
-            ask(WritebackOfHeldPage::default(), &script)
-                .findings
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn a_guest_that_was_told_twice_may_take_a_held_page_for_its_own() {
-        let mut script = Script::booted();
-        script.fact(
-            "file-page",
-            json!({"device": "a", "file": "f", "frames": [7]}),
-        );
-        script.whole("b#0", Operation::Read, frame(8));
-        script.fault("b#0", Fault::Duplicate);
-        script.fetch("b#1", Operation::Read, frame(7));
-        script.fetch("a#0", Operation::Write, frame(7));
-        let opinion = ask(WritebackOfHeldPage::default(), &script);
-        assert!(opinion.findings.is_empty(), "{opinion:?}");
-    }
-}
+mod tests;

@@ -245,7 +245,8 @@ impl Witness {
 
     /// Takes as many sightings as are awaited, if there are so many that fit and that nobody has taken.
     pub(super) fn take(&mut self, awaited: &Await) -> bool {
-        let fitting = (0..self.sightings.len()).filter(|index| self.sightings[*index].fits(awaited));
+        let fitting =
+            (0..self.sightings.len()).filter(|index| self.sightings[*index].fits(awaited));
         let least = awaited.bytes.as_ref().map_or(0, |text| checked_size(text));
         let (mut taken, mut freed) = (Vec::new(), 0);
         for index in fitting {

@@ -11,8 +11,7 @@ use toml::Value;
 use super::condition;
 use super::interpolate::placeholders;
 use super::model::{
-    BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem,
-    Scenario, Step,
+    BALLOON, Backend, BalloonAct, CONSOLE, Content, Disk, Expect, HostCheck, Pmem, Scenario, Step,
 };
 use super::outcome;
 
@@ -267,7 +266,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), Problem> {
         if let Some(name) = &step.name {
             if matches!(
                 name.as_str(),
-                "disk" | "bus" | "block" | "net" | "pmem" | "sectors" | "fs" | "variant"
+                "disk" | "bus" | "block" | "net" | "pmem" | "sectors" | "fs" | "seed" | "variant"
             ) || name.contains('.')
             {
                 return Err(wrong(format!(
@@ -413,7 +412,7 @@ fn check_names(scenario: &Scenario, step: &Step, named: &BTreeSet<&str>) -> Resu
         let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         match first {
             "disk" | "bus" | "block" | "net" | "pmem" | "fs" => known_disk(scenario, rest)?,
-            "sectors" => {}
+            "sectors" | "seed" => {}
             step if named.contains(step) => {}
             step => return Err(format!("`${{{name}}}`: no earlier step is named `{step}`")),
         }

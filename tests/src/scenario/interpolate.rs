@@ -4,7 +4,7 @@
 //! step's number in the log. `${NAME.frame-numbers}` are its `frames` divided by 4096, as facts want them. `${disk.ID}`
 //! is a disk's device node in the guest, `${bus.ID}` its name on the virtio bus, `${block.ID}` its name below
 //! /sys/block, `${fs.ID}` the type of the file system on it, `${pmem.ID}` the device node of a pmem region, and
-//! `${sectors.ID:PATH}` the sectors of a file that was on it before the guest began. A text that is nothing but one
+//! `${sectors.ID:PATH}` the sectors of a file that was on it before the guest began, and `${seed}` the run's seed. A text that is nothing but one
 //! `${...}` becomes the value itself, whatever its type; inside a longer text it becomes text.
 
 use std::collections::BTreeMap;

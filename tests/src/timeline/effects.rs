@@ -223,10 +223,10 @@ impl Names {
             Act::Madvise { map, advice } if advice == "remove" => {
                 self.store(map, 0, u64::MAX, None);
             }
-            Act::FsLoad { dir, .. } => {
+            Act::FsLoad(load) => {
                 // It has directories and files of its own below, whose names no step says.
                 self.directories = true;
-                self.lose(dir);
+                self.lose(&load.dir);
             }
             _ => return false,
         }

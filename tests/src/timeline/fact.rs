@@ -13,6 +13,8 @@ pub enum Fact {
     FilePage(FilePage),
     /// These frames belong to their file no more.
     FilePageGone(Vec<u64>),
+    /// From here to the next boot all that is written to this device comes out of the page cache or is the file system's own.
+    WrittenByCache(String),
     /// Pages under write-back to this device must not change.
     StablePagesRequired(String),
     FileBlocks(FileBlocks),
@@ -306,6 +308,7 @@ impl Fact {
         Ok(match key {
             "file-page" => Self::FilePage(FilePage::deserialize(value)?),
             "file-page-gone" => Self::FilePageGone(OfFrames::deserialize(value)?.frames),
+            "written-by-cache" => Self::WrittenByCache(OfDevice::deserialize(value)?.device),
             "stable-pages-required" => {
                 Self::StablePagesRequired(OfDevice::deserialize(value)?.device)
             }
@@ -354,7 +357,7 @@ mod tests {
             );
             seen.push(key);
         }
-        assert_eq!(seen.len(), 19, "{seen:?}");
+        assert_eq!(seen.len(), 20, "{seen:?}");
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Timeline {
                     self.owners.remove(frame);
                 }
             }
-            Fact::StablePagesRequired(_)
+            Fact::WrittenByCache(_)
+            | Fact::StablePagesRequired(_)
             | Fact::FileBlocks(_)
             | Fact::Promised(_)
             | Fact::Found(_)

@@ -5,6 +5,7 @@
 //! does not look at metadata, and what the disk holds after a crash is for the host to judge.
 //! Which operations come is a function of the seed; how many come in the time is not.
 
+mod device;
 mod file;
 mod random;
 
@@ -14,15 +15,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pincushion_abi::Fault;
+use pincushion_abi::step::FsLoad;
 
 use crate::fault::{self, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
+use device::Device;
 use file::LoadFile;
 use random::Random;
 
 /// Files per thread.
 const FILES: usize = 6;
+/// How many of a hundred operations are reads of the device, if there is one.
+const DIRECT_PERCENT: usize = 25;
 /// Most threads.
 const MAX_THREADS: u32 = 16;
 
@@ -32,6 +37,7 @@ pub struct Done {
     operations: u64,
     bytes_checked: u64,
     disk_full: u64,
+    direct: u64,
 }
 
 /// Why an operation did not end well.
@@ -44,25 +50,33 @@ pub enum Trouble {
 }
 
 /// Runs the load.
-pub fn run(stamp: &mut Stamp<'_>, dir: &str, seconds: u64, seed: u64, threads: u32) -> StepResult {
-    if threads == 0 || threads > MAX_THREADS {
+pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
+    let FsLoad {
+        dir,
+        seconds,
+        seed,
+        threads,
+        device,
+    } = wanted;
+    if *threads == 0 || *threads > MAX_THREADS {
         return Err(sentence(
             "fs-load",
             format!("{threads} threads: give 1 to {MAX_THREADS}"),
         ));
     }
-    let until = Instant::now() + Duration::from_secs(seconds.min(24 * 3600));
+    let device = device.as_deref().map(Device::open).transpose()?;
+    let until = Instant::now() + Duration::from_secs((*seconds).min(24 * 3600));
     let stop = AtomicBool::new(false);
     let results: Vec<Result<Done, Fault>> = stamp.around(|| {
         thread::scope(|scope| {
-            let started: Vec<_> = (0..threads)
+            let started: Vec<_> = (0..*threads)
                 .map(|number| {
                     let own = Path::new(dir).join(format!("load-{number}"));
                     let random = Random::new(seed ^ u64::from(number) << 32);
                     scope.spawn({
-                        let stop = &stop;
+                        let (stop, device) = (&stop, device.as_ref());
                         move || {
-                            one_thread(&own, random, until, stop)
+                            one_thread(&own, random, device, until, stop)
                                 .inspect_err(|_| stop.store(true, Ordering::Relaxed))
                         }
                     })
@@ -84,16 +98,19 @@ pub fn run(stamp: &mut Stamp<'_>, dir: &str, seconds: u64, seed: u64, threads: u
         total.operations += done.operations;
         total.bytes_checked += done.bytes_checked;
         total.disk_full += done.disk_full;
+        total.direct += done.direct;
     }
     Ok(Found::nothing()
         .number("operations", total.operations)
         .number("bytes_checked", total.bytes_checked)
-        .number("disk_full", total.disk_full))
+        .number("disk_full", total.disk_full)
+        .number("direct", total.direct))
 }
 
 fn one_thread(
     dir: &Path,
     mut random: Random,
+    device: Option<&Device>,
     until: Instant,
     stop: &AtomicBool,
 ) -> Result<Done, Fault> {
@@ -102,6 +119,20 @@ fn one_thread(
     let mut done = Done::default();
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         let slot = random.below(FILES);
+        if let (Some(device), Some(file)) = (device, &mut files[slot])
+            && random.below(100) < DIRECT_PERCENT
+        {
+            match device.read_into(file, &mut random) {
+                Ok(read) => done.direct += u64::from(read),
+                Err(Trouble::DiskFull) => {
+                    done.disk_full += 1;
+                    give_up(&mut files[slot])?;
+                }
+                Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
+            }
+            done.operations += 1;
+            continue;
+        }
         match one_operation(dir, slot, &mut files[slot], &mut random) {
             Ok(checked) => done.bytes_checked += checked,
             Err(Trouble::DiskFull) => {

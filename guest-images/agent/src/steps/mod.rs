@@ -208,12 +208,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             wait::where_blocked(agent, stamp, thread, until, *or_done, *limit_ms)
         }
         Step::Exec { argv } => process::exec(agent, stamp, argv),
-        Step::FsLoad {
-            dir,
-            seconds,
-            seed,
-            threads,
-        } => load::run(stamp, dir, *seconds, *seed, *threads),
+        Step::FsLoad(wanted) => load::run(stamp, wanted),
         Step::Rebind { device } => machine::rebind(stamp, device),
         Step::FindDisk { serial } => machine::find_disk(stamp, serial),
         Step::FindNet { mac } => net::find(stamp, mac),

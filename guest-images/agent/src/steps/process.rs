@@ -127,7 +127,7 @@ pub(super) fn fit_for_child(step: &Step) -> bool {
             | Step::EndChild { .. }
             | Step::Crowd(_)
             | Step::Exec { .. }
-            | Step::FsLoad { .. }
+            | Step::FsLoad(_)
             | Step::WhereBlocked { .. }
             | Step::Dmesg {}
             | Step::Reboot {}

@@ -178,7 +178,13 @@ impl LoadFile {
         self.compare(&found.bytes()[..len], "an O_DIRECT read")
     }
 
-    fn map(&self) -> Result<memory::Span, Trouble> {
+    /// What it must hold, to be changed as the file is.
+    pub(super) fn content(&mut self) -> &mut [u8] {
+        &mut self.content
+    }
+
+    /// A shared mapping of all of it; there is none of an empty file.
+    pub(super) fn map(&self) -> Result<memory::Span, Trouble> {
         memory::map(
             self.content.len(),
             READ_WRITE,
