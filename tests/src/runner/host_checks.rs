@@ -109,11 +109,18 @@ fn quiet(log: &Path, about: &[String]) -> Result<(), String> {
     }
 }
 
+/// Where a superblock of btrfs has its magic number: 64 bytes into the first one, at 64 KiB.
+const BTRFS_MAGIC_AT: u64 = 0x1_0040;
+
 fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
-    let is_xfs = image_bytes(image, 0, 4).is_ok_and(|magic| magic == *b"XFSB");
-    let (program, flags): (_, &[&str]) = if is_xfs {
+    let says = |offset, magic: &[u8]| {
+        image_bytes(image, offset, magic.len() as u64).is_ok_and(|bytes| bytes == magic)
+    };
+    let (program, flags): (_, &[&str]) = if says(0, b"XFSB") {
         // It has one allocation group, and so no second superblock to compare with.
         ("xfs_repair", &["-n", "-o", "force_geometry"])
+    } else if says(BTRFS_MAGIC_AT, b"_BHRfS_M") {
+        ("btrfs", &["check", "--readonly"])
     } else {
         ("e2fsck", &["-f", "-n"])
     };
@@ -124,7 +131,7 @@ fn fsck(disk: &str, image: &Path) -> Result<Value, String> {
         .map_err(|error| format!("cannot run {program}: {error}"))?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
-    // e2fsck(8), xfs_repair(8): 0 is no errors; with -n nothing is ever corrected.
+    // e2fsck(8), xfs_repair(8), btrfs-check(8): 0 is no errors; nothing is ever corrected.
     Ok(json!({ "device": disk, "clean": output.status.code() == Some(0), "output": said.trim() }))
 }
 
@@ -223,6 +230,22 @@ mod tests {
         std::fs::write(dir.path().join(VIRTIO_CONSOLE_LOG), b"[1] hello\xff\n").unwrap();
         assert_eq!(look("hello"), Ok(vec![]));
         assert!(look("bye").unwrap_err().contains("\"bye\""));
+    }
+
+    #[test]
+    fn a_fresh_btrfs_is_clean_and_one_without_its_trees_is_not() {
+        if pincushion_image::host_program("btrfs").is_err() {
+            return eprintln!("skipped: btrfs-progs is not installed");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("a.img");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(128 << 20).unwrap();
+        let made = tool("mkfs.btrfs").arg("-q").arg(&image).status().unwrap();
+        assert!(made.success());
+        assert_eq!(fsck("a", &image).unwrap()["clean"], true);
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xff; 40 << 20], 20 << 20).unwrap();
+        assert_eq!(fsck("a", &image).unwrap()["clean"], false);
     }
 
     #[test]

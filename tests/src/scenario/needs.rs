@@ -8,7 +8,7 @@ impl Scenario {
     pub fn host_programs(&self) -> Vec<&'static str> {
         let programs = self.contents().flat_map(|content| match content {
             Content::Xfs => ["mkfs.xfs", "xfs_repair"].as_slice(),
-            Content::Btrfs => &["mkfs.btrfs"],
+            Content::Btrfs => &["mkfs.btrfs", "btrfs"],
             Content::Ext4 | Content::Ext4Small | Content::Zero | Content::Pattern(_) => &[],
         });
         let mut programs: Vec<_> = programs.copied().collect();
