@@ -118,8 +118,7 @@ fn perform(
     tracer: &Arc<Tracer>,
 ) -> anyhow::Result<()> {
     say("making the disks");
-    let mut values = Values::default();
-    values.set("seed", i64::try_from(info.seed).unwrap_or(i64::MAX));
+    let mut values = Values::of_run(info.seed);
     let pmems: Vec<_> = scenario.pmems.iter().map(Pmem::as_disk).collect();
     for disk in scenario.disks.iter().chain(&pmems) {
         disks::make_image(disk, &order.scratch, &mut values)?;

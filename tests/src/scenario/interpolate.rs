@@ -22,6 +22,14 @@ pub struct Missing(pub String);
 pub struct Values(BTreeMap<String, Value>);
 
 impl Values {
+    /// What each run has from its beginning.
+    #[must_use]
+    pub fn of_run(seed: u64) -> Self {
+        let mut values = Self::default();
+        values.set("seed", to_toml(&Found::Number(seed)));
+        values
+    }
+
     /// Sets a value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         self.0.insert(name.into(), value.into());

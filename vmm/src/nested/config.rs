@@ -26,7 +26,7 @@ pub struct NestedConfig {
 /// A quarter of the host's memory, 3 GiB at least and 6 GiB at most: a suite runs two such machines, and keeps snapshots in them.
 #[must_use]
 pub fn default_memory_mib() -> u32 {
-    let quarter = host_memory::total().map_or(0, |bytes| bytes / 4 >> 20);
+    let quarter = host_memory::total().map_or(0, |bytes| bytes / (4 << 20));
     quarter.clamp(3072, 6144) as u32
 }
 
