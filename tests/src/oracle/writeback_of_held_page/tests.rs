@@ -1,3 +1,5 @@
+//! What the oracle says about logs that were written by hand.
+
 use pincushion_devices::trace::event::{Fault, GuestRange, HoldEnd, Operation, Status};
 use serde_json::json;
 
