@@ -25,13 +25,13 @@ pub struct NestedConfig {
 
 /// A quarter of the host's memory, 3 GiB at least and 6 GiB at most: a suite runs two such machines, and keeps snapshots in them.
 #[must_use]
-pub fn default_memory_mib() -> u32 {
+pub(super) fn default_memory_mib() -> u32 {
     let quarter = host_memory::total().map_or(0, |bytes| bytes / (4 << 20));
     quarter.clamp(3072, 6144) as u32
 }
 
 impl NestedConfig {
-    /// Memory by the host's ([`default_memory_mib`]), one CPU, two minutes to boot, no log.
+    /// A quarter of the host's memory, 3 to 6 GiB; one CPU, two minutes to boot, no log.
     #[must_use]
     pub fn new(kernel: PathBuf, initrd: PathBuf) -> Self {
         Self {
