@@ -366,9 +366,8 @@ impl Stage<'_> {
                     let seen = self.ear.witness.seen(awaited);
                     let waits = who_waits(&self.context);
                     let text = format!(
-                        "waited {} s until {what}: it happened {seen} times of {}{waits}",
-                        limit.as_secs(),
-                        awaited.count
+                        "waited {} s until {what}: it happened {seen}{waits}",
+                        limit.as_secs()
                     );
                     match awaited.event {
                         Awaited::MachineEnded => Trouble::Hang(text),

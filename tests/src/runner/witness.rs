@@ -127,14 +127,18 @@ impl Witness {
     }
 
     fn see_memory(&mut self, kind: &EventKind) {
-        let mut see = |event, device: &String, memory| {
+        let operation = match kind {
+            EventKind::FramesFreed { request, .. } => self.operations.get(request).copied(),
+            _ => None,
+        };
+        let mut push = |event, device: &String, memory, freed| {
             self.sightings.push(Sighting {
                 event,
                 device: Some(device.clone()),
-                operation: None,
+                operation,
                 rule: None,
                 memory,
-                freed: 0,
+                freed,
                 taken: false,
             });
         };
@@ -144,39 +148,26 @@ impl Witness {
                 bytes,
                 held,
             } => {
-                let operation = self.operations.get(request).copied();
-                let mut see = |event| {
-                    self.sightings.push(Sighting {
-                        event,
-                        device: Some(request.device.clone()),
-                        operation,
-                        rule: None,
-                        memory: None,
-                        freed: *bytes,
-                        taken: false,
-                    });
-                };
-                see(Awaited::Freed);
+                push(Awaited::Freed, &request.device, None, *bytes);
                 if !held.is_empty() {
-                    see(Awaited::FreedWhileHeld);
+                    push(Awaited::FreedWhileHeld, &request.device, None, *bytes);
                 }
             }
             EventKind::HostMemory {
                 device,
                 before_bytes,
                 resident_bytes,
-            } => see(
-                Awaited::HostMemory,
-                device,
-                Some((*before_bytes, *resident_bytes)),
-            ),
+            } => {
+                let memory = Some((*before_bytes, *resident_bytes));
+                push(Awaited::HostMemory, device, memory, 0);
+            }
             EventKind::BalloonActual {
                 device,
                 bytes,
                 target_bytes,
-            } if bytes == target_bytes => see(Awaited::BalloonReached, device, None),
+            } if bytes == target_bytes => push(Awaited::BalloonReached, device, None, 0),
             EventKind::BalloonStatistics { device, .. } => {
-                see(Awaited::BalloonStatistics, device, None);
+                push(Awaited::BalloonStatistics, device, None, 0);
             }
             _ => {}
         }
@@ -262,12 +253,19 @@ impl Witness {
         false
     }
 
-    /// How many sightings fit that nobody has taken.
-    pub(super) fn seen(&self, awaited: &Await) -> usize {
-        self.sightings
+    /// How much of what is awaited was seen and not taken, in words.
+    pub(super) fn seen(&self, awaited: &Await) -> String {
+        let fitting = self
+            .sightings
             .iter()
-            .filter(|sighting| sighting.fits(awaited))
-            .count()
+            .filter(|sighting| sighting.fits(awaited));
+        match &awaited.bytes {
+            Some(wanted) => {
+                let freed: u64 = fitting.map(|sighting| sighting.freed).sum();
+                format!("{freed} bytes of {wanted}")
+            }
+            None => format!("{} times of {}", fitting.count(), awaited.count),
+        }
     }
 }
 
@@ -389,7 +387,7 @@ mod tests {
         assert!(!witness.take(&two));
         parked_read(&mut witness);
         assert!(witness.take(&two));
-        assert_eq!(witness.seen(&two), 0);
+        assert_eq!(witness.seen(&two), "0 times of 2");
     }
 
     #[test]
@@ -409,6 +407,7 @@ mod tests {
         };
         note(&mut witness, freed(8192));
         assert!(!witness.take(&much));
+        assert_eq!(witness.seen(&much), "8192 bytes of 12K");
         note(&mut witness, freed(4096));
         assert!(witness.take(&much));
         assert!(!witness.take(&much), "each is counted once");
