@@ -119,21 +119,16 @@ fn one_thread(
     let mut done = Done::default();
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         let slot = random.below(FILES);
-        if let (Some(device), Some(file)) = (device, &mut files[slot])
-            && random.below(100) < DIRECT_PERCENT
-        {
-            match device.read_into(file, &mut random) {
-                Ok(read) => done.direct += u64::from(read),
-                Err(Trouble::DiskFull) => {
-                    done.disk_full += 1;
-                    give_up(&mut files[slot])?;
-                }
-                Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
+        let outcome = match (device, &mut files[slot]) {
+            (Some(device), Some(file)) if random.below(100) < DIRECT_PERCENT => {
+                device.read_into(file, &mut random).map(|read| {
+                    done.direct += u64::from(read);
+                    0
+                })
             }
-            done.operations += 1;
-            continue;
-        }
-        match one_operation(dir, slot, &mut files[slot], &mut random) {
+            (_, file) => one_operation(dir, slot, file, &mut random),
+        };
+        match outcome {
             Ok(checked) => done.bytes_checked += checked,
             Err(Trouble::DiskFull) => {
                 done.disk_full += 1;

@@ -10,10 +10,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::thread;
 
 use pincushion_abi::Fault;
-use pincushion_abi::step::Pattern;
 
 use super::Trouble;
-use super::file::LoadFile;
+use super::file::{LoadFile, bytes};
 use super::random::Random;
 use crate::fault::{self, sentence};
 use crate::sys::memory::{self, Buffer, Span};
@@ -127,8 +126,7 @@ fn store(
     } else {
         return Ok(());
     };
-    let mut bytes = vec![0; len];
-    Pattern::Seed(random.next()).fill(&mut bytes);
+    let bytes = bytes(random, len);
     let part = span.part(at, len).expect("inside the content");
     guard::store(part, &bytes).map_err(|stopped| {
         Trouble::Wrong(sentence(
@@ -146,6 +144,8 @@ fn store(
 
 #[cfg(test)]
 mod tests {
+    use pincushion_abi::step::Pattern;
+
     use super::*;
 
     fn bench() -> (tempfile::TempDir, Device, LoadFile, Random) {

@@ -230,7 +230,7 @@ fn part(random: &mut Random, len: usize) -> (usize, usize) {
     (offset, 1 + random.below((len - offset).min(32 * 1024)))
 }
 
-fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
+pub(super) fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     Pattern::Seed(random.next()).fill(&mut bytes);
     bytes
