@@ -137,6 +137,20 @@ fn where_nothing_but_the_page_cache_is_written_no_frame_has_to_be_declared() {
 }
 
 #[test]
+fn a_page_of_a_file_on_another_disk_is_not_of_this_disks_cache() {
+    let mut script = Script::booted();
+    script.fact("written-by-cache", json!({"device": "a"}));
+    script.fact(
+        "file-page",
+        json!({"device": "c", "file": "f", "frames": [PAGE]}),
+    );
+    script.fetch("b#0", Operation::Read, frame(PAGE));
+    script.fetch("a#0", Operation::Write, frame(PAGE));
+    let findings = ask(WritebackOfHeldPage::default(), &script).findings;
+    assert_eq!(findings[0].certainty, Certainty::Possible);
+}
+
+#[test]
 fn two_writes_or_two_reads_of_a_page_at_once_pass() {
     let mut script = declared();
     script.fetch("a#0", Operation::Write, frame(PAGE));

@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_shorter_than_the_file_is_read_within_its_end() {
+        let (_dir, mut device, mut file, mut random) = bench();
+        device.content.truncate(2 * SECTOR);
+        for _ in 0..20 {
+            assert!(device.read_into(&mut file, &mut random).unwrap());
+            file.check_by_read().unwrap();
+        }
+    }
+
+    #[test]
     fn a_device_that_reads_something_else_is_found() {
         let (_dir, mut device, mut file, mut random) = bench();
         for byte in &mut device.content {
