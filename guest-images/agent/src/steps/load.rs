@@ -30,14 +30,61 @@ const FILES: usize = 6;
 const DIRECT_PERCENT: usize = 25;
 /// Most threads.
 const MAX_THREADS: u32 = 16;
+/// How many wrong things a thread finds before it ends: a file system that is read-only by then has nothing more to say.
+const MAX_WRONG: u64 = 100;
 
 /// What a thread did.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub struct Done {
     operations: u64,
     bytes_checked: u64,
     disk_full: u64,
     direct: u64,
+    /// How often something was wrong, and the first of it.
+    wrong: u64,
+    first_wrong: Option<Fault>,
+}
+
+impl Done {
+    /// Notes what came of one more operation, which checked that many bytes. `false`: the file is of no use any more.
+    fn note(&mut self, outcome: Result<u64, Trouble>) -> bool {
+        let usable = outcome.is_ok();
+        match outcome {
+            Ok(checked) => self.bytes_checked += checked,
+            Err(Trouble::DiskFull) => self.disk_full += 1,
+            Err(Trouble::Wrong(fault)) => {
+                self.wrong += 1;
+                let number = self.operations;
+                self.first_wrong
+                    .get_or_insert_with(|| at_operation(fault, number));
+            }
+        }
+        self.operations += 1;
+        usable
+    }
+
+    fn add(&mut self, other: Self) {
+        self.operations += other.operations;
+        self.bytes_checked += other.bytes_checked;
+        self.disk_full += other.disk_full;
+        self.direct += other.direct;
+        self.wrong += other.wrong;
+        self.first_wrong = self.first_wrong.take().or(other.first_wrong);
+    }
+
+    fn found(self) -> StepResult {
+        match self.first_wrong {
+            Some(first) => Err(Fault {
+                name: format!("{}; {} wrong in all", first.name, self.wrong),
+                ..first
+            }),
+            None => Ok(Found::nothing()
+                .number("operations", self.operations)
+                .number("bytes_checked", self.bytes_checked)
+                .number("disk_full", self.disk_full)
+                .number("direct", self.direct)),
+        }
+    }
 }
 
 /// Why an operation did not end well.
@@ -73,13 +120,8 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
                 .map(|number| {
                     let own = Path::new(dir).join(format!("load-{number}"));
                     let random = Random::new(seed ^ u64::from(number) << 32);
-                    scope.spawn({
-                        let (stop, device) = (&stop, device.as_ref());
-                        move || {
-                            one_thread(&own, random, device, until, stop)
-                                .inspect_err(|_| stop.store(true, Ordering::Relaxed))
-                        }
-                    })
+                    let (stop, device) = (&stop, device.as_ref());
+                    scope.spawn(move || one_thread(&own, random, device, until, stop))
                 })
                 .collect();
             started
@@ -94,17 +136,9 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
     });
     let mut total = Done::default();
     for done in results {
-        let done = done?;
-        total.operations += done.operations;
-        total.bytes_checked += done.bytes_checked;
-        total.disk_full += done.disk_full;
-        total.direct += done.direct;
+        total.add(done?);
     }
-    Ok(Found::nothing()
-        .number("operations", total.operations)
-        .number("bytes_checked", total.bytes_checked)
-        .number("disk_full", total.disk_full)
-        .number("direct", total.direct))
+    total.found()
 }
 
 fn one_thread(
@@ -114,7 +148,8 @@ fn one_thread(
     until: Instant,
     stop: &AtomicBool,
 ) -> Result<Done, Fault> {
-    std::fs::create_dir_all(dir).map_err(|error| fault::io("mkdir", &error))?;
+    let made = std::fs::create_dir_all(dir).map_err(|error| fault::io("mkdir", &error));
+    made.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
     let mut files: [Option<LoadFile>; FILES] = [const { None }; FILES];
     let mut done = Done::default();
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
@@ -128,22 +163,18 @@ fn one_thread(
             }
             (_, file) => one_operation(dir, slot, file, &mut random),
         };
-        match outcome {
-            Ok(checked) => done.bytes_checked += checked,
-            Err(Trouble::DiskFull) => {
-                done.disk_full += 1;
-                give_up(&mut files[slot])?;
-            }
-            Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
+        // What a file holds after that is open, so the next one is another file.
+        if !done.note(outcome)
+            && let Err(fault) = give_up(&mut files[slot])
+        {
+            done.note(Err(Trouble::Wrong(fault)));
         }
-        done.operations += 1;
+        if done.wrong >= MAX_WRONG {
+            stop.store(true, Ordering::Relaxed);
+        }
     }
     for file in files.iter_mut().flatten() {
-        match file.check_from_disk() {
-            Ok(checked) => done.bytes_checked += checked,
-            Err(Trouble::DiskFull) => done.disk_full += 1,
-            Err(Trouble::Wrong(fault)) => return Err(at_operation(fault, done.operations)),
-        }
+        done.note(file.check_from_disk());
     }
     Ok(done)
 }

@@ -144,9 +144,13 @@ fn store(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
     use pincushion_abi::step::Pattern;
 
     use super::*;
+    use crate::steps::load::{MAX_WRONG, one_thread};
 
     fn bench() -> (tempfile::TempDir, Device, LoadFile, Random) {
         let dir = tempfile::tempdir().unwrap();
@@ -193,6 +197,25 @@ mod tests {
         }
         assert!(device.read_into(&mut file, &mut random).unwrap());
         assert!(file.check_by_read().is_err());
+    }
+
+    #[test]
+    fn a_load_that_finds_something_wrong_goes_on_with_other_files_but_not_for_ever() {
+        let (dir, mut device, _, random) = bench();
+        device.content.fill(0xee);
+        let stop = AtomicBool::new(false);
+        let until = Instant::now() + Duration::from_secs(3600);
+        let load = dir.path().join("load");
+        let done = one_thread(&load, random, Some(&device), until, &stop).unwrap();
+        assert!(stop.into_inner() && done.wrong >= MAX_WRONG);
+        assert!(done.operations > 2 * done.wrong, "{done:?}");
+        let wrong = done.wrong;
+        let first = done.found().unwrap_err().name;
+        assert!(first.contains("must be 0xee (operation "), "{first}");
+        assert!(
+            first.ends_with(&format!("; {wrong} wrong in all")),
+            "{first}"
+        );
     }
 
     #[test]
