@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let suite = Arc::new(OnceLock::new());
     let trial = |item: Item| {
         let suite = suite.clone();
-        let lacks = missing_for(&item.scenario);
+        let lacks = missing_for(&item.scenario, &item.kernel);
         if let (None, Some(why)) = (&missing, &lacks) {
             eprintln!("skipping {}: {why}", title(&item));
         }

@@ -311,7 +311,7 @@ pub(super) fn config(
     let memory = pincushion_vmm::config::units::parse_size(&vm.memory)
         .expect("sizes were checked when the file was read");
     MachineConfig {
-        initrd: (vm.initrd == Initrd::Agent).then(|| initrd.to_owned()),
+        initrd: (vm.initrd != Initrd::None).then(|| initrd.to_owned()),
         cmdline: cmdline(&[CMDLINE, &vm.cmdline, parameters]),
         vcpus: vm.cpus,
         transport: vm.transport,

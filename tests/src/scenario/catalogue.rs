@@ -38,7 +38,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "process-write-meets-fsync" "read-into-page-under-writeback-btrfs"
     "shared-page-never-swapped" "pin-count-overflow" "memory-offline-while-held"
     "poison-while-held" "xdp-receive-into-file" "udmabuf-keeps-pages" "zero-copy-send-held"
-    "pin-cost" "fsync-cost-while-held" "random-races"
+    "pin-cost" "fsync-cost-while-held" "random-races" "kernel-selftests"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"

@@ -187,6 +187,8 @@ pub enum KernelFormat {
 pub enum Initrd {
     /// Our agent as PID 1.
     Agent,
+    /// The same, with the kernel's own selftests of pinned pages in `/selftests` (`pincushion image kernel selftests`).
+    Selftests,
     /// For a self-test: none, so that the guest finds no root.
     None,
 }

@@ -17,7 +17,7 @@ use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
 use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::runner::look_and_tell;
-use crate::scenario::model::KernelFormat;
+use crate::scenario::model::{Initrd, KernelFormat};
 use crate::scenario::{Comparison, compare_on, expected_for};
 use crate::verdict::{Expectation, Judgement, Verdict};
 
@@ -211,7 +211,11 @@ impl Suite {
     ) -> Option<Judgement> {
         let path = &self.dir.join(attempt.id);
         let note = |text: &str| progress.note(text);
-        let image = match self.images.get(&item.kernel, &self.programs, &note) {
+        let selftests = item.scenario.vm.initrd == Initrd::Selftests;
+        let image = self
+            .images
+            .get(&item.kernel, selftests, &self.programs, &note);
+        let image = match image {
             Ok(image) => image,
             Err(_) if self.stop.wished().is_some() => return None,
             Err(why) => return Some(setup_error(format!("no kernel {}: {why}", item.kernel))),

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pincushion_image::kernel::{KernelFiles, find_built, find_selftests};
 use pincushion_image::{
     BOOT_MODULES, DRIVER_MODULES, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
 };
 
 use super::programs::Programs;
+use crate::scenario::Scenario;
+use crate::scenario::model::Initrd;
 
 /// A kernel that guests can boot.
 #[derive(Debug, Clone)]
@@ -31,26 +34,50 @@ type Made = Result<Arc<GuestImage>, String>;
 #[derive(Debug, Default)]
 pub(super) struct Images {
     /// Held while an image is made: who else wants it waits, and does not fetch it twice.
-    made: Mutex<BTreeMap<String, Made>>,
+    made: Mutex<BTreeMap<(String, bool), Made>>,
 }
 
 impl Images {
-    /// The image for a kernel as the user names it. The error is for people.
-    pub(super) fn get(&self, kernel: &str, programs: &Programs, progress: &dyn Fn(&str)) -> Made {
+    /// The image for a kernel as the user names it; `selftests`: with the kernel's own selftests in it. The error is for people.
+    pub(super) fn get(
+        &self,
+        kernel: &str,
+        selftests: bool,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+    ) -> Made {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = made.get(kernel) {
+        let wanted = (kernel.to_owned(), selftests);
+        if let Some(made) = made.get(&wanted) {
             return made.clone();
         }
-        let result = make(kernel, programs, progress)
+        let result = make(kernel, selftests, programs, progress)
             .map(Arc::new)
             .map_err(|error| crate::words(&error));
-        made.insert(kernel.to_owned(), result.clone());
+        made.insert(wanted, result.clone());
         result
     }
 }
 
+/// What has to be built by hand for a run and is not: the kernel of a design, the kernel's selftests.
+pub(super) fn missing_build(scenario: &Scenario, kernel: &str) -> Option<String> {
+    let files = KernelFiles::of(None);
+    let look = || {
+        let store = Store::open_default()?;
+        if let KernelSpec::Design(choice) = kernel.parse()? {
+            find_built(&store, &files, &choice)?;
+        }
+        if scenario.vm.initrd == Initrd::Selftests {
+            find_selftests(&store, &files)?;
+        }
+        Ok::<_, pincushion_image::Error>(())
+    };
+    look().err().map(|error| crate::words(&error))
+}
+
 fn make(
     kernel: &str,
+    selftests: bool,
     programs: &Programs,
     progress: &dyn Fn(&str),
 ) -> Result<GuestImage, pincushion_image::Error> {
@@ -58,6 +85,11 @@ fn make(
     let store = Store::open_default()?;
     let spec: KernelSpec = kernel.parse()?;
     let kernel = store.kernel(&spec, &mut step)?;
+    let files = if selftests {
+        find_selftests(&store, &KernelFiles::of(None))?.files()
+    } else {
+        Vec::new()
+    };
     let init = programs.agent();
     let image = store.guest_image(
         &kernel,
@@ -65,7 +97,7 @@ fn make(
             init: &init,
             modules: BOOT_MODULES,
             on_demand: &[DRIVER_MODULES, ON_DEMAND_MODULES].concat(),
-            files: Vec::new(),
+            files,
         },
     )?;
     // What was built from a source is not what the distribution ships.

@@ -9,6 +9,7 @@ use pincushion_vmm::doctor::{KvmAbility, probe};
 use pincushion_vmm::nested::find_qemu;
 
 use super::child::{self, ChildEnd};
+use super::images::missing_build;
 use super::nested::Nested;
 use super::programs::Programs;
 use super::stop::Stop;
@@ -69,9 +70,12 @@ pub fn missing_for_guests() -> Option<String> {
     Some(format!("no guest can run here: {why}{nested}"))
 }
 
-/// Why this one scenario cannot run here, though others can; `None`: it can.
+/// Why this one scenario cannot run here on this kernel, though others can; `None`: it can.
 #[must_use]
-pub fn missing_for(scenario: &Scenario) -> Option<String> {
+pub fn missing_for(scenario: &Scenario, kernel: &str) -> Option<String> {
+    if let Some(why) = missing_build(scenario, kernel) {
+        return Some(why);
+    }
     let is_root = rustix::process::geteuid().is_root();
     if scenario.mounts_xfs() {
         if !is_root {

@@ -1,4 +1,4 @@
-//! `kernel build`, `kernel list` and `kernel check`: kernels that carry our own designs.
+//! `kernel build`, `kernel selftests`, `kernel list` and `kernel check`: kernels that carry our own designs.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -18,6 +18,8 @@ pub(crate) enum KernelCommand {
     /// Build the kernel that has a design, from Debian's source package and our patches; what was built before is used again
     #[command(after_help = about())]
     Build(BuildArgs),
+    /// Build the kernel's own selftests of pinned pages (cow, gup_longterm, gup_test, hugetlb_dio), for the scenarios of that name
+    Selftests(SelftestsArgs),
     /// List the designs, policies and flavours, and which kernels are built
     List(ListArgs),
     /// Fetch and verify the source and apply the patches in memory, without building
@@ -28,7 +30,7 @@ impl KernelCommand {
     pub(crate) fn without_reader(&self) -> WithoutReader {
         match self {
             Self::List(_) => WithoutReader::End,
-            Self::Build(_) | Self::Check(_) => WithoutReader::GoOn,
+            Self::Build(_) | Self::Selftests(_) | Self::Check(_) => WithoutReader::GoOn,
         }
     }
 }
@@ -75,6 +77,18 @@ pub(crate) struct BuildArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SelftestsArgs {
+    /// Compilers at once [default: one for each CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// The source package's file, if it shall not come from apt; its digest is checked
+    #[arg(long, value_name = "DEB")]
+    source: Option<PathBuf>,
+    #[command(flatten)]
+    tree: TreeArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Print one JSON object
     #[arg(long)]
@@ -96,6 +110,7 @@ pub(crate) fn run(command: &KernelCommand) -> anyhow::Result<ExitCode> {
     let store = Store::open_default()?;
     match command {
         KernelCommand::Build(args) => build(&store, args)?,
+        KernelCommand::Selftests(args) => selftests(&store, args)?,
         KernelCommand::List(args) => list(&store, args)?,
         KernelCommand::Check(args) => check(&store, args)?,
     }
@@ -112,7 +127,6 @@ fn build(store: &Store, args: &BuildArgs) -> anyhow::Result<()> {
     // All names are looked up before the first is built.
     let designs = args.designs.iter().map(|name| catalogue.design(name));
     let designs = designs.collect::<Result<Vec<_>, _>>()?;
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let mut seen = BTreeSet::new();
     for design in designs
         .into_iter()
@@ -122,13 +136,36 @@ fn build(store: &Store, args: &BuildArgs) -> anyhow::Result<()> {
             files: &files,
             design: &design.name,
             flavour: &flavour.name,
-            jobs: args.jobs.map_or(cpus, usize::from),
+            jobs: jobs(args.jobs),
             source: args.source.as_deref(),
         };
         let built = kernel::build(store, &order, &mut Shown::new())?;
         report(&built)?;
     }
     Ok(())
+}
+
+/// As many as were asked for, or one for each CPU.
+fn jobs(wanted: Option<u16>) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.map_or(cpus, usize::from)
+}
+
+fn selftests(store: &Store, args: &SelftestsArgs) -> anyhow::Result<()> {
+    let (built, was_there) = kernel::build_selftests(
+        store,
+        &args.tree.files(),
+        args.source.as_deref(),
+        jobs(args.jobs),
+        &mut Shown::new(),
+    )?;
+    let cached = if was_there { "  (cached)" } else { "" };
+    for file in built.files() {
+        tell(format_args!("program {}{cached}", file.source.display()))?;
+    }
+    Ok(tell(format_args!(
+        "run     pincushion test run --tag selftests --kernel KERNEL"
+    ))?)
 }
 
 fn report(built: &Built) -> io::Result<()> {

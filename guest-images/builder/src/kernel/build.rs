@@ -71,7 +71,7 @@ pub fn build(
     progress: &mut dyn Progress,
 ) -> Result<Built, Error> {
     let recipe = Recipe::read(order.files, order.design, order.flavour)?;
-    let tools = Tools::ensure(progress)?;
+    let tools = Tools::ensure(&[], progress)?;
     let digest = sha256(format!("{}\n{}\n", recipe.digest(), tools.version).as_bytes());
     let was_cached = store.kernel_record(&digest)?.is_some();
     if !was_cached {
@@ -108,7 +108,7 @@ fn make_kernel(
     let tree = source.tree();
     let make = Make {
         output: tree.join(format!("build-{}-{}", recipe.binary, recipe.flavour)),
-        source: &tree,
+        source: tree,
         compiler: tools.compiler,
         jobs: order.jobs,
         lock: &lock,
@@ -239,7 +239,7 @@ pub fn check(
 }
 
 /// A disk that is full is told with the way out, whoever met it.
-fn full_disk(error: Error) -> Error {
+pub(super) fn full_disk(error: Error) -> Error {
     match error {
         Error::Io { path, source, .. }
             if matches!(

@@ -111,6 +111,11 @@ pub enum KernelError {
         /// Its name.
         package: String,
     },
+    /// The kernel's own selftests have not been built.
+    #[error(
+        "the kernel's own selftests have not been built: run `pincushion image kernel selftests`"
+    )]
+    NoSelftests,
     /// Nothing built for this name.
     #[error(
         "no kernel with the design `{design}` has been built{others}: run `pincushion image kernel build --design {design}{flags}`"

@@ -16,7 +16,7 @@ const TOLD: usize = 12;
 /// One build: a source, and the directory that it is built in.
 #[derive(Debug)]
 pub(super) struct Make<'a> {
-    pub(super) source: &'a Path,
+    pub(super) source: PathBuf,
     /// Directly below the source, so that the compiler sees `../mm/gup.c` wherever the cache lies, and ccache knows it again.
     pub(super) output: PathBuf,
     pub(super) compiler: &'a str,
@@ -46,7 +46,7 @@ impl Make<'_> {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "make"])
             .arg("-C")
-            .arg(self.source)
+            .arg(&self.source)
             .arg(format!("O={}", self.output.display()))
             .arg(format!("-j{}", self.jobs))
             .args([

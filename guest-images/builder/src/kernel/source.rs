@@ -3,6 +3,7 @@
 //! ```text
 //! sources/<digest>/package.deb  as it came
 //! sources/<digest>/tree/        unpacked, with the series applied (work_tree.rs), and the builds in it (build.rs)
+//! sources/<digest>/selftests/   programs of the kernel's own selftests (selftests.rs)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

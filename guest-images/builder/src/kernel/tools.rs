@@ -10,8 +10,11 @@ use crate::host_program::find;
 use crate::install::{install, install_line};
 use crate::progress::Progress;
 
-/// What is needed: a program's name or a header's path, and the Debian package that has it.
-const NEEDED: &[(&str, &str)] = &[
+/// A program's name or a header's path, and the Debian package that has it.
+pub(super) type Needed = (&'static str, &'static str);
+
+/// What a kernel needs.
+const NEEDED: &[Needed] = &[
     ("gcc", "gcc"),
     ("make", "make"),
     ("ld", "binutils"),
@@ -35,9 +38,9 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Finds them, and installs what is missing if we are root.
-    pub(super) fn ensure(progress: &mut dyn Progress) -> Result<Self, Error> {
-        let missing = missing(is_there);
+    /// Finds them, and installs what is missing of them and of `more` if we are root.
+    pub(super) fn ensure(more: &[Needed], progress: &mut dyn Progress) -> Result<Self, Error> {
+        let missing = missing(more, is_there);
         if !missing.is_empty() {
             let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
             packages.dedup();
@@ -83,12 +86,9 @@ fn is_there(needed: &str) -> bool {
 }
 
 /// What is needed and not there.
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static str)> {
-    NEEDED
-        .iter()
-        .copied()
-        .filter(|(name, _)| !is_there(name))
-        .collect()
+fn missing(more: &[Needed], is_there: impl Fn(&str) -> bool) -> Vec<Needed> {
+    let all = NEEDED.iter().chain(more).copied();
+    all.filter(|(name, _)| !is_there(name)).collect()
 }
 
 #[cfg(test)]
@@ -97,11 +97,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_the_packages_that_have_it() {
-        assert_eq!(missing(|_| true), []);
-        let found = missing(|name| !matches!(name, "flex" | "/usr/include/gelf.h"));
-        assert_eq!(
-            found,
-            [("flex", "flex"), ("/usr/include/gelf.h", "libelf-dev")]
-        );
+        assert_eq!(missing(&[], |_| true), []);
+        let found = missing(&[("x", "y")], |name| !matches!(name, "flex" | "x"));
+        assert_eq!(found, [("flex", "flex"), ("x", "y")]);
     }
 }
