@@ -24,11 +24,13 @@ use crate::timeline::{DiskName, Fact, Request, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
 
 const NAME: &str = "guest-splat";
-/// Counted where a CPU showed flags that no CPU has. The memory that they were printed from was overwritten, or the CPU is emulated, and
-/// the emulator lost them: who knows where the guest ran can tell.
+/// Counted where a CPU showed flags that no CPU has, or took an interrupt with flags that forbid it. The memory that they were printed from
+/// was overwritten, or the CPU is emulated, and the emulator failed: who knows where the guest ran can tell.
 pub(crate) const IMPOSSIBLE_FLAGS: &str = "guest-splat.impossible-flags";
 /// Lines after an opening in which its `RIP:` line must come.
 const REACH: usize = 40;
+/// Lines of interrupted registers in a call trace up to the flags: `RIP:`, `Code:`, `RSP:`. A new splat has more before its own.
+const REGISTERS: usize = 3;
 
 /// The oracle.
 #[derive(Default)]
@@ -38,8 +40,10 @@ pub(super) struct GuestSplat {
     gone: BTreeSet<String>,
     /// Whose disk the guest calls `vda`, as far as a fact has told since that disk was last taken into use.
     names: BTreeMap<String, String>,
-    /// A CPU of the guest showed flags that no CPU has.
+    /// A CPU of the guest showed flags that it cannot have had.
     impossible_flags: bool,
+    /// The call trace has come to an interrupt: flags within so many lines are those that it met.
+    below_interrupt: usize,
 }
 
 struct Splat {
@@ -129,6 +133,11 @@ impl Oracle for GuestSplat {
 impl GuestSplat {
     fn line(&mut self, line: &str, seq: u64, timeline: &Timeline) {
         self.impossible_flags |= splat::has_impossible_flags(line);
+        self.impossible_flags |= self.below_interrupt > 0 && splat::interrupts_are_off(line);
+        self.below_interrupt = match splat::enters_by_interrupt(line) {
+            true => REGISTERS,
+            false => self.below_interrupt.saturating_sub(1),
+        };
         let opening = splat::opening(line);
         if let Some(last) = self.splats.last_mut() {
             last.age += 1;
@@ -284,6 +293,30 @@ mod tests {
             assert_eq!(opinion.counts.get(IMPOSSIBLE_FLAGS), count);
             assert_eq!(opinion.findings.len(), 1, "{opinion:?}");
         }
+    }
+
+    #[test]
+    fn an_interrupt_that_was_taken_while_interrupts_were_off_is_counted_too() {
+        let count = |frame: &str, between: usize, flags: &str| {
+            let mut script = Script::booted();
+            script.console("[    6.9] Oops: stack guard page: 0000 [#1] PREEMPT SMP NOPTI");
+            script.console(&format!("[    6.9]  {frame}"));
+            for _ in 0..between {
+                script.console("[    6.9] Code: 31 d2");
+            }
+            script.console(&format!(
+                "[    6.9] RSP: 0000:fffffe0000002f50 EFLAGS: {flags}"
+            ));
+            let opinion = ask(GuestSplat::default(), &script);
+            opinion.counts.get(IMPOSSIBLE_FLAGS).copied()
+        };
+        let timer = "asm_sysvec_apic_timer_interrupt+0x1a/0x20";
+        assert_eq!(count(timer, 2, "00000006"), Some(1));
+        assert_eq!(count(timer, 2, "00000206"), None);
+        // A fault may come at any time, and other registers are another splat's.
+        assert_eq!(count("asm_exc_page_fault+0x26/0x30", 2, "00000006"), None);
+        assert_eq!(count(timer, 3, "00000006"), None);
+        assert_eq!(count(&format!("? {timer}"), 2, "00000006"), None);
     }
 
     #[test]

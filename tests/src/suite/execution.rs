@@ -287,7 +287,7 @@ const BROKE_DOWN: &str = "process.broke-down";
 /// finding, a panic, a hang and a pass are never looked away from.
 fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str> {
     if count(judgement, IMPOSSIBLE_FLAGS) > 0 {
-        return Some("a CPU showed flags that no CPU has, its emulation failed: ");
+        return Some("a CPU showed flags that it cannot have had, its emulation failed: ");
     }
     let was_silent = judgement.verdict == Verdict::SetupError && count(judgement, "boots") > 0;
     // One with a possible finding says something, and a process of ours that broke down must be seen.
