@@ -342,8 +342,8 @@ pub enum Step {
     },
     /// Runs a program of the image. Values: `status` or `signal`, `stdout`, `stderr`, `truncated`.
     Exec { argv: Vec<String> },
-    /// A mixed file-system load. Values: `operations`, `bytes_checked`, `disk_full` (how often ENOSPC was met), `direct` (reads of the
-    /// device into mappings). It goes on with other files when something is wrong, and ends with the first fault: `fs-load`, or the call
+    /// A mixed file-system load. Values: `operations`, `bytes_checked`, `disk_full` (how often ENOSPC was met), `direct` (transfers
+    /// between the device and mappings). It goes on with other files when something is wrong, and ends with the first fault: `fs-load`, or the call
     /// that failed, and how many there were.
     FsLoad(FsLoad),
     /// Unbinds and binds a virtio device's driver (device reset and re-init): `device` is the driver's bus name, e.g. `virtio1`.

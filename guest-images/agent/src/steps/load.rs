@@ -26,7 +26,7 @@ use random::Random;
 
 /// Files per thread.
 const FILES: usize = 6;
-/// How many of a hundred operations are reads of the device, if there is one.
+/// How many of a hundred operations are transfers of the device, if there is one.
 const DIRECT_PERCENT: usize = 25;
 /// Most threads.
 const MAX_THREADS: u32 = 16;
@@ -111,16 +111,21 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
             format!("{threads} threads: give 1 to {MAX_THREADS}"),
         ));
     }
-    let device = device.as_deref().map(Device::open).transpose()?;
+    let parts = (0..*threads).map(|number| {
+        let open = |path| Device::open(path, number, *threads);
+        device.as_deref().map(open).transpose()
+    });
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
     let until = Instant::now() + Duration::from_secs((*seconds).min(24 * 3600));
     let stop = AtomicBool::new(false);
     let results: Vec<Result<Done, Fault>> = stamp.around(|| {
         thread::scope(|scope| {
             let started: Vec<_> = (0..*threads)
-                .map(|number| {
+                .zip(parts)
+                .map(|(number, device)| {
                     let own = Path::new(dir).join(format!("load-{number}"));
                     let random = Random::new(seed ^ u64::from(number) << 32);
-                    let (stop, device) = (&stop, device.as_ref());
+                    let stop = &stop;
                     scope.spawn(move || one_thread(&own, random, device, until, stop))
                 })
                 .collect();
@@ -144,7 +149,7 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
 fn one_thread(
     dir: &Path,
     mut random: Random,
-    device: Option<&Device>,
+    mut device: Option<Device>,
     until: Instant,
     stop: &AtomicBool,
 ) -> Result<Done, Fault> {
@@ -154,10 +159,10 @@ fn one_thread(
     let mut done = Done::default();
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         let slot = random.below(FILES);
-        let outcome = match (device, &mut files[slot]) {
+        let outcome = match (&mut device, &mut files[slot]) {
             (Some(device), Some(file)) if random.below(100) < DIRECT_PERCENT => {
-                device.read_into(file, &mut random).map(|read| {
-                    done.direct += u64::from(read);
+                device.transfer(file, &mut random).map(|moved| {
+                    done.direct += u64::from(moved);
                     0
                 })
             }

@@ -1,6 +1,8 @@
-//! Reads of a device straight into the mapped pages of a file, which are pinned meanwhile, while the file is written and synced beside them.
+//! Transfers between a device and the mapped pages of a file, which are pinned meanwhile, while the file is written and synced beside them.
 //!
-//! What the device reads and what the CPU stores never overlap, so that both must be in the file afterwards, whoever wrote the page back when.
+//! What the device transfers and what the CPU stores never overlap, so that what is read and what is stored must be in the file afterwards,
+//! whoever wrote the page back when, and what is written must be on the device. Half of the transfers find their pages mapped, and writable where
+//! they are read into, so that they can be pinned without a fault (GUP-fast).
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -14,86 +16,179 @@ use pincushion_abi::Fault;
 use super::Trouble;
 use super::file::{LoadFile, bytes};
 use super::random::Random;
-use crate::fault::{self, sentence};
+use crate::fault::{self, Errno, sentence};
+use crate::sys::file as calls;
+use crate::sys::guard::{self, Stopped};
 use crate::sys::memory::{self, Buffer, Span};
-use crate::sys::{file as calls, guard};
 
 /// What O_DIRECT is aligned to.
 const SECTOR: usize = 512;
 /// Most bytes of the device that are used.
 const MAX_LEN: u64 = 1 << 20;
-/// Most sectors of one read.
+/// How many of four transfers are reads, which write the file's pages.
+const READS: usize = 3;
+/// Most sectors of one transfer.
 const MAX_SECTORS: usize = 64;
 /// Most that the CPU stores at once meanwhile.
 const MAX_STORE: usize = 600;
 
-/// A device, and what it holds.
+/// A part of a device that belongs to one thread, and what it holds.
 pub struct Device {
     file: File,
+    /// Where the part begins, in bytes.
+    base: usize,
     content: Vec<u8>,
 }
 
+/// One transfer: which bytes of the file, and where those of the device begin in its part.
+struct Transfer {
+    taken: Range<usize>,
+    at: usize,
+}
+
 impl Device {
-    /// Opens and reads it.
-    pub fn open(path: &str) -> Result<Self, Fault> {
+    /// Opens the device and reads part `number` (from 0) of `parts`.
+    pub fn open(path: &str, number: u32, parts: u32) -> Result<Self, Fault> {
         let file = File::options()
             .read(true)
+            .write(true)
             .custom_flags(libc::O_DIRECT)
             .open(path);
-        Self::of(file.map_err(|error| fault::io("open O_DIRECT", &error))?)
+        let file = file.map_err(|error| fault::io("open O_DIRECT", &error))?;
+        Self::of(file, number as usize, parts as usize)
     }
 
-    fn of(mut file: File) -> Result<Self, Fault> {
+    fn of(mut file: File, number: usize, parts: usize) -> Result<Self, Fault> {
         let end = file.seek(SeekFrom::End(0));
-        let len = end
-            .map_err(|error| fault::io("lseek", &error))?
-            .min(MAX_LEN);
-        let len = usize::try_from(len).expect("a MiB at most") / SECTOR * SECTOR;
+        let end = end.map_err(|error| fault::io("lseek", &error))?;
+        let all = usize::try_from(end.min(MAX_LEN)).expect("a MiB at most");
+        let len = all / parts / SECTOR * SECTOR;
         if len == 0 {
-            return Err(sentence("fs-load", "the device holds less than a sector"));
+            return Err(sentence(
+                "fs-load",
+                format!(
+                    "the device holds {end} bytes: less than a sector for each of {parts} threads"
+                ),
+            ));
         }
+        let base = number * len;
         let mut buffer = Buffer::new(len)?;
-        let read = calls::pread(file.as_raw_fd(), buffer.bytes_mut(), 0)?;
+        let read = calls::pread(file.as_raw_fd(), buffer.bytes_mut(), base as i64)?;
         crate::steps::transfer::whole("pread64", read, len as u64)?;
         Ok(Self {
             file,
+            base,
             content: buffer.bytes().to_vec(),
         })
     }
 
-    /// Reads a part of it into a part of the file, and does other things to the file until that has ended. `false`: the file is too short.
-    pub fn read_into(&self, file: &mut LoadFile, random: &mut Random) -> Result<bool, Trouble> {
+    /// Reads into a part of the file, or writes out of it, and does other things to the file until that has ended. `false`: the file is
+    /// too short.
+    pub fn transfer(&mut self, file: &mut LoadFile, random: &mut Random) -> Result<bool, Trouble> {
         let sectors = file.content().len() / SECTOR;
         if sectors == 0 {
             return Ok(false);
         }
+        let transfer = self.choose(sectors, random);
+        let span = file.map()?;
+        let done = if random.below(4) < READS {
+            self.read_into(file, span, &transfer, random)
+        } else {
+            self.write_from(file, span, &transfer, random)
+        };
+        let unmapped = memory::unmap(span);
+        done?;
+        unmapped.map_err(|errno| Trouble::Wrong(errno.into()))?;
+        Ok(true)
+    }
+
+    fn choose(&self, sectors: usize, random: &mut Random) -> Transfer {
         let first = random.below(sectors);
         let most = (sectors - first)
             .min(MAX_SECTORS)
             .min(self.content.len() / SECTOR);
         let len = (1 + random.below(most)) * SECTOR;
-        let into = first * SECTOR..first * SECTOR + len;
-        let from = random.below((self.content.len() - len) / SECTOR + 1) * SECTOR;
-        let span = file.map()?;
-        let part = span.part(into.start, len).expect("inside the content");
-        let (read, beside) = thread::scope(|scope| {
-            let reads = scope.spawn(|| calls::pread_span(self.file.as_raw_fd(), part, from as i64));
-            let beside =
-                (0..1 + random.below(3)).try_for_each(|_| beside(file, span, &into, random));
-            (reads.join(), beside)
-        });
-        let unmapped = memory::unmap(span);
-        beside?;
-        let read = read.expect("it has nothing to panic at");
-        read.and_then(|read| unmapped.map(|()| read))
-            .map_err(Fault::from)
-            .and_then(|read| {
-                crate::steps::transfer::whole("pread64 into a mapping", read, len as u64)
-            })
-            .map_err(Trouble::Wrong)?;
-        file.content()[into].copy_from_slice(&self.content[from..from + len]);
-        Ok(true)
+        Transfer {
+            taken: first * SECTOR..first * SECTOR + len,
+            at: random.below((self.content.len() - len) / SECTOR + 1) * SECTOR,
+        }
     }
+
+    fn read_into(
+        &self,
+        file: &mut LoadFile,
+        span: Span,
+        Transfer { taken, at }: &Transfer,
+        random: &mut Random,
+    ) -> Result<(), Trouble> {
+        let len = taken.len();
+        let part = span.part(taken.start, len).expect("inside the content");
+        if random.below(2) == 0 {
+            // What it holds anyway.
+            let bytes = file.content()[taken.clone()].to_vec();
+            guard::store(part, &bytes).map_err(|stopped| stopped_at("store", taken, &stopped))?;
+        }
+        let (fd, from) = (self.file.as_raw_fd(), (self.base + at) as i64);
+        let read = || calls::pread_span(fd, part, from);
+        meanwhile(read, len, file, span, taken, random)?;
+        file.content()[taken.clone()].copy_from_slice(&self.content[*at..at + len]);
+        Ok(())
+    }
+
+    fn write_from(
+        &mut self,
+        file: &mut LoadFile,
+        span: Span,
+        Transfer { taken, at }: &Transfer,
+        random: &mut Random,
+    ) -> Result<(), Trouble> {
+        let len = taken.len();
+        let part = span.part(taken.start, len).expect("inside the content");
+        if random.below(2) == 0 {
+            guard::load(part, &mut vec![0; len])
+                .map_err(|stopped| stopped_at("load", taken, &stopped))?;
+        }
+        let (fd, to) = (self.file.as_raw_fd(), (self.base + at) as i64);
+        let write = || calls::pwrite_span(fd, part, to);
+        meanwhile(write, len, file, span, taken, random)?;
+        self.content[*at..at + len].copy_from_slice(&file.content()[taken.clone()]);
+        Ok(())
+    }
+}
+
+/// A transfer of `len` bytes, and one to three other things that happen to the file until it has ended.
+fn meanwhile(
+    transfer: impl FnOnce() -> Result<usize, Errno> + Send,
+    len: usize,
+    file: &mut LoadFile,
+    span: Span,
+    taken: &Range<usize>,
+    random: &mut Random,
+) -> Result<(), Trouble> {
+    let (moved, beside) = thread::scope(|scope| {
+        let moves = scope.spawn(transfer);
+        let beside = (0..1 + random.below(3)).try_for_each(|_| beside(file, span, taken, random));
+        (moves.join(), beside)
+    });
+    beside?;
+    let moved = moved.expect("it has nothing to panic at");
+    moved
+        .map_err(Fault::from)
+        .and_then(|moved| {
+            crate::steps::transfer::whole("a transfer of the device", moved, len as u64)
+        })
+        .map_err(Trouble::Wrong)
+}
+
+fn stopped_at(what: &str, taken: &Range<usize>, stopped: &Stopped) -> Trouble {
+    Trouble::Wrong(sentence(
+        "fs-load",
+        format!(
+            "a {what} before a transfer of the device got {} at byte {}",
+            stopped.signal,
+            taken.start + stopped.at
+        ),
+    ))
 }
 
 /// Something else that happens to the file, of which `taken` belongs to the device.
@@ -132,7 +227,7 @@ fn store(
         Trouble::Wrong(sentence(
             "fs-load",
             format!(
-                "a store beside a read of the device got {} at byte {}",
+                "a store beside a transfer of the device got {} at byte {}",
                 stopped.signal,
                 at + stopped.at
             ),
@@ -152,6 +247,10 @@ mod tests {
     use super::*;
     use crate::steps::load::{MAX_WRONG, one_thread};
 
+    fn writable(path: &std::path::Path) -> File {
+        File::options().read(true).write(true).open(path).unwrap()
+    }
+
     fn bench() -> (tempfile::TempDir, Device, LoadFile, Random) {
         let dir = tempfile::tempdir().unwrap();
         let mut random = Random::new(9);
@@ -159,24 +258,28 @@ mod tests {
         Pattern::Seed(3).fill(&mut bytes);
         std::fs::write(dir.path().join("device"), &bytes).unwrap();
         // Without O_DIRECT, which a temporary directory may not have.
-        let device = Device::of(File::open(dir.path().join("device")).unwrap()).unwrap();
+        let device = Device::of(writable(&dir.path().join("device")), 0, 1).unwrap();
         let mut file = LoadFile::create(dir.path().join("f")).unwrap();
         file.write(&mut random).unwrap();
         (dir, device, file, random)
     }
 
     #[test]
-    fn what_the_device_read_and_what_was_stored_beside_it_are_in_the_file() {
-        let (_dir, device, mut file, mut random) = bench();
+    fn what_the_device_read_and_what_was_stored_beside_it_are_in_the_file_and_what_it_wrote_on_the_device()
+     {
+        let (dir, mut device, mut file, mut random) = bench();
         assert_eq!(device.content.len(), 64 * SECTOR, "whole sectors");
-        let mut read = 0;
+        let before = device.content.clone();
+        let mut moved = 0;
         for _ in 0..60 {
-            read += u32::from(device.read_into(&mut file, &mut random).unwrap());
+            moved += u32::from(device.transfer(&mut file, &mut random).unwrap());
             file.check_by_read().unwrap();
             file.resize(&mut random).unwrap();
         }
-        assert!(read > 50, "{read}");
+        assert!(moved > 50, "{moved}");
         file.check_from_disk().unwrap();
+        let now = std::fs::read(dir.path().join("device")).unwrap();
+        assert!(now[..64 * SECTOR] == device.content && device.content != before);
     }
 
     #[test]
@@ -184,7 +287,7 @@ mod tests {
         let (_dir, mut device, mut file, mut random) = bench();
         device.content.truncate(2 * SECTOR);
         for _ in 0..20 {
-            assert!(device.read_into(&mut file, &mut random).unwrap());
+            assert!(device.transfer(&mut file, &mut random).unwrap());
             file.check_by_read().unwrap();
         }
     }
@@ -195,23 +298,27 @@ mod tests {
         for byte in &mut device.content {
             *byte ^= 1;
         }
-        assert!(device.read_into(&mut file, &mut random).unwrap());
-        assert!(file.check_by_read().is_err());
+        let is_found = (0..20).any(|_| {
+            assert!(device.transfer(&mut file, &mut random).unwrap());
+            file.check_by_read().is_err()
+        });
+        assert!(is_found);
     }
 
     #[test]
     fn a_load_that_finds_something_wrong_goes_on_with_other_files_but_not_for_ever() {
         let (dir, mut device, _, random) = bench();
-        device.content.fill(0xee);
+        // What is to be written fails.
+        device.file = File::open(dir.path().join("device")).unwrap();
         let stop = AtomicBool::new(false);
-        let until = Instant::now() + Duration::from_secs(3600);
+        let until = Instant::now() + Duration::from_secs(300);
         let load = dir.path().join("load");
-        let done = one_thread(&load, random, Some(&device), until, &stop).unwrap();
+        let done = one_thread(&load, random, Some(device), until, &stop).unwrap();
         assert!(stop.into_inner() && done.wrong >= MAX_WRONG);
         assert!(done.operations > 2 * done.wrong, "{done:?}");
         let wrong = done.wrong;
         let first = done.found().unwrap_err().name;
-        assert!(first.contains("must be 0xee (operation "), "{first}");
+        assert!(first.starts_with("EBADF (operation "), "{first}");
         assert!(
             first.ends_with(&format!("; {wrong} wrong in all")),
             "{first}"
@@ -220,10 +327,17 @@ mod tests {
 
     #[test]
     fn a_file_or_a_device_of_less_than_a_sector_is_left_alone() {
-        let (dir, device, _, mut random) = bench();
+        let (dir, mut device, _, mut random) = bench();
         let mut short = LoadFile::create(dir.path().join("short")).unwrap();
-        assert!(!device.read_into(&mut short, &mut random).unwrap());
+        assert!(!device.transfer(&mut short, &mut random).unwrap());
+        let shared = writable(&dir.path().join("device"));
+        let second = Device::of(shared, 1, 2).unwrap();
+        assert_eq!(
+            (second.base, second.content.len()),
+            (32 * SECTOR, 32 * SECTOR)
+        );
+        assert!(second.content == device.content[32 * SECTOR..]);
         std::fs::write(dir.path().join("tiny"), [0; SECTOR - 1]).unwrap();
-        assert!(Device::of(File::open(dir.path().join("tiny")).unwrap()).is_err());
+        assert!(Device::of(writable(&dir.path().join("tiny")), 0, 1).is_err());
     }
 }
