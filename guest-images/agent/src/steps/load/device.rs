@@ -71,15 +71,23 @@ impl Device {
                 ),
             ));
         }
-        let base = number * len;
-        let mut buffer = Buffer::new(len)?;
-        let read = calls::pread(file.as_raw_fd(), buffer.bytes_mut(), base as i64)?;
-        crate::steps::transfer::whole("pread64", read, len as u64)?;
-        Ok(Self {
+        let mut device = Self {
             file,
-            base,
-            content: buffer.bytes().to_vec(),
-        })
+            base: number * len,
+            content: vec![0; len],
+        };
+        device.look(0..len)?;
+        Ok(device)
+    }
+
+    /// Takes what it holds now in a piece of its part for what it must hold.
+    fn look(&mut self, piece: Range<usize>) -> Result<(), Fault> {
+        let mut buffer = Buffer::new(piece.len())?;
+        let from = (self.base + piece.start) as i64;
+        let read = calls::pread(self.file.as_raw_fd(), buffer.bytes_mut(), from)?;
+        crate::steps::transfer::whole("pread64", read, piece.len() as u64)?;
+        self.content[piece].copy_from_slice(buffer.bytes());
+        Ok(())
     }
 
     /// Reads into a part of the file, or writes out of it, and does other things to the file until that has ended. `false`: the file is
@@ -150,9 +158,14 @@ impl Device {
         }
         let (fd, to) = (self.file.as_raw_fd(), (self.base + at) as i64);
         let write = || calls::pwrite_span(fd, part, to);
-        meanwhile(write, len, file, span, taken, random)?;
-        self.content[*at..at + len].copy_from_slice(&file.content()[taken.clone()]);
-        Ok(())
+        let done = meanwhile(write, len, file, span, taken, random);
+        if done.is_ok() {
+            self.content[*at..at + len].copy_from_slice(&file.content()[taken.clone()]);
+        } else {
+            // It may have been written all the same, in part or whole.
+            self.look(*at..at + len).map_err(Trouble::Wrong)?;
+        }
+        done
     }
 }
 
@@ -331,12 +344,16 @@ mod tests {
         let mut short = LoadFile::create(dir.path().join("short")).unwrap();
         assert!(!device.transfer(&mut short, &mut random).unwrap());
         let shared = writable(&dir.path().join("device"));
-        let second = Device::of(shared, 1, 2).unwrap();
+        let mut second = Device::of(shared, 1, 2).unwrap();
         assert_eq!(
             (second.base, second.content.len()),
             (32 * SECTOR, 32 * SECTOR)
         );
         assert!(second.content == device.content[32 * SECTOR..]);
+        let is = second.content[SECTOR..2 * SECTOR].to_vec();
+        second.content.fill(0);
+        second.look(SECTOR..2 * SECTOR).unwrap();
+        assert!(second.content[SECTOR..2 * SECTOR] == is && second.content[2 * SECTOR] == 0);
         std::fs::write(dir.path().join("tiny"), [0; SECTOR - 1]).unwrap();
         assert!(Device::of(writable(&dir.path().join("tiny")), 0, 1).is_err());
     }
