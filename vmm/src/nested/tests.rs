@@ -202,8 +202,8 @@ fn a_writer_that_fails_kills_the_command() {
 fn a_signal_reaches_the_command() {
     let machine = machine();
     let signaller = machine.signaller();
-    struct SignalAtFirstWord(super::Signaller);
-    impl Write for SignalAtFirstWord {
+    struct SignalAtEachWord(super::Signaller);
+    impl Write for SignalAtEachWord {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.signal_all(2);
             Ok(bytes.len())
@@ -212,8 +212,11 @@ fn a_signal_reaches_the_command() {
             Ok(())
         }
     }
-    let command = shell("trap 'exit 42' INT; echo ready; sleep 1000 & wait");
-    let ended = machine.run(&command, &mut SignalAtFirstWord(signaller), &mut io::sink());
+    // A word, and so a signal, each second: one that comes just before a shell waits may be heard only when the wait is over.
+    let command = shell(
+        "trap 'exit 42' INT; i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo ready; sleep 1; done",
+    );
+    let ended = machine.run(&command, &mut SignalAtEachWord(signaller), &mut io::sink());
     assert_eq!(ended.unwrap(), Ended::Exited(42));
 }
 
