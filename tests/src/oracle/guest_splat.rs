@@ -134,9 +134,10 @@ impl GuestSplat {
     fn line(&mut self, line: &str, seq: u64, timeline: &Timeline) {
         self.impossible_flags |= splat::has_impossible_flags(line);
         self.impossible_flags |= self.below_interrupt > 0 && splat::interrupts_are_off(line);
-        self.below_interrupt = match splat::enters_by_interrupt(line) {
-            true => REGISTERS,
-            false => self.below_interrupt.saturating_sub(1),
+        self.below_interrupt = if splat::enters_by_interrupt(line) {
+            REGISTERS
+        } else {
+            self.below_interrupt.saturating_sub(1)
         };
         let opening = splat::opening(line);
         if let Some(last) = self.splats.last_mut() {

@@ -97,13 +97,15 @@ impl Device {
         if sectors == 0 {
             return Ok(false);
         }
-        let transfer = self.choose(sectors, random);
+        let Transfer { taken, at } = self.choose(sectors, random);
         let span = file.map()?;
-        let done = if random.below(4) < READS {
-            self.read_into(file, span, &transfer, random)
-        } else {
-            self.write_from(file, span, &transfer, random)
+        let reads = random.below(4) < READS;
+        let touched = match random.below(2) {
+            0 => touch(file, span, &taken, reads),
+            _ => Ok(()),
         };
+        let done = touched
+            .and_then(|()| self.move_bytes(file, span, &Transfer { taken, at }, reads, random));
         let unmapped = memory::unmap(span);
         done?;
         unmapped.map_err(|errno| Trouble::Wrong(errno.into()))?;
@@ -122,57 +124,69 @@ impl Device {
         }
     }
 
-    fn read_into(
-        &self,
-        file: &mut LoadFile,
-        span: Span,
-        Transfer { taken, at }: &Transfer,
-        random: &mut Random,
-    ) -> Result<(), Trouble> {
-        let len = taken.len();
-        let part = span.part(taken.start, len).expect("inside the content");
-        if random.below(2) == 0 {
-            // What it holds anyway.
-            let bytes = file.content()[taken.clone()].to_vec();
-            guard::store(part, &bytes).map_err(|stopped| stopped_at("store", taken, &stopped))?;
-        }
-        let (fd, from) = (self.file.as_raw_fd(), (self.base + at) as i64);
-        let read = || calls::pread_span(fd, part, from);
-        meanwhile(read, len, file, span, taken, random)?;
-        file.content()[taken.clone()].copy_from_slice(&self.content[*at..at + len]);
-        Ok(())
-    }
-
-    fn write_from(
+    fn move_bytes(
         &mut self,
         file: &mut LoadFile,
         span: Span,
         Transfer { taken, at }: &Transfer,
+        reads: bool,
         random: &mut Random,
     ) -> Result<(), Trouble> {
-        let len = taken.len();
-        let part = span.part(taken.start, len).expect("inside the content");
-        if random.below(2) == 0 {
-            guard::load(part, &mut vec![0; len])
-                .map_err(|stopped| stopped_at("load", taken, &stopped))?;
-        }
-        let (fd, to) = (self.file.as_raw_fd(), (self.base + at) as i64);
-        let write = || calls::pwrite_span(fd, part, to);
-        let done = meanwhile(write, len, file, span, taken, random);
-        if done.is_ok() {
-            self.content[*at..at + len].copy_from_slice(&file.content()[taken.clone()]);
-        } else {
+        let (fd, offset) = (self.file.as_raw_fd(), (self.base + at) as i64);
+        let part = span
+            .part(taken.start, taken.len())
+            .expect("inside the content");
+        let call = move || match reads {
+            true => calls::pread_span(fd, part, offset),
+            false => calls::pwrite_span(fd, part, offset),
+        };
+        let done = meanwhile(call, file, span, taken, random);
+        let place = *at..at + taken.len();
+        match (&done, reads) {
+            (Ok(()), true) => {
+                file.content()[taken.clone()].copy_from_slice(&self.content[place]);
+            }
+            (Ok(()), false) => {
+                self.content[place].copy_from_slice(&file.content()[taken.clone()]);
+            }
+            (Err(_), true) => {}
             // It may have been written all the same, in part or whole.
-            self.look(*at..at + len).map_err(Trouble::Wrong)?;
+            (Err(_), false) => self.look(place).map_err(Trouble::Wrong)?,
         }
         done
     }
 }
 
-/// A transfer of `len` bytes, and one to three other things that happen to the file until it has ended.
+/// Has the pages mapped: by stores of what they hold anyway, or by loads.
+fn touch(
+    file: &mut LoadFile,
+    span: Span,
+    taken: &Range<usize>,
+    writable: bool,
+) -> Result<(), Trouble> {
+    let part = span
+        .part(taken.start, taken.len())
+        .expect("inside the content");
+    let mut bytes = file.content()[taken.clone()].to_vec();
+    let touched = if writable {
+        guard::store(part, &bytes)
+    } else {
+        guard::load(part, &mut bytes)
+    };
+    touched.map_err(|Stopped { signal, at }| {
+        Trouble::Wrong(sentence(
+            "fs-load",
+            format!(
+                "a page before a transfer of the device: {signal} at byte {}",
+                taken.start + at
+            ),
+        ))
+    })
+}
+
+/// A transfer of what is `taken`, and one to three other things that happen to the file until it has ended.
 fn meanwhile(
     transfer: impl FnOnce() -> Result<usize, Errno> + Send,
-    len: usize,
     file: &mut LoadFile,
     span: Span,
     taken: &Range<usize>,
@@ -188,20 +202,9 @@ fn meanwhile(
     moved
         .map_err(Fault::from)
         .and_then(|moved| {
-            crate::steps::transfer::whole("a transfer of the device", moved, len as u64)
+            crate::steps::transfer::whole("a transfer of the device", moved, taken.len() as u64)
         })
         .map_err(Trouble::Wrong)
-}
-
-fn stopped_at(what: &str, taken: &Range<usize>, stopped: &Stopped) -> Trouble {
-    Trouble::Wrong(sentence(
-        "fs-load",
-        format!(
-            "a {what} before a transfer of the device got {} at byte {}",
-            stopped.signal,
-            taken.start + stopped.at
-        ),
-    ))
 }
 
 /// Something else that happens to the file, of which `taken` belongs to the device.
@@ -336,6 +339,22 @@ mod tests {
             first.ends_with(&format!("; {wrong} wrong in all")),
             "{first}"
         );
+    }
+
+    #[test]
+    fn what_was_written_though_something_else_failed_is_known() {
+        let (dir, mut device, _, mut random) = bench();
+        // It takes everything, maps as zeros, and cannot be synced.
+        let mut zeros = LoadFile::create("/dev/zero".into()).unwrap();
+        zeros.write(&mut random).unwrap();
+        let mut failed = 0;
+        for _ in 0..60 {
+            zeros.content().fill(0);
+            failed += u32::from(device.transfer(&mut zeros, &mut random).is_err());
+            let now = std::fs::read(dir.path().join("device")).unwrap();
+            assert!(now[..64 * SECTOR] == device.content);
+        }
+        assert!(failed > 10, "{failed}");
     }
 
     #[test]
