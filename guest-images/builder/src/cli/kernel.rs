@@ -19,11 +19,11 @@ pub(crate) enum KernelCommand {
     #[command(after_help = about())]
     Build(BuildArgs),
     /// Build the kernel's own selftests of pinned pages (cow, gup_longterm, gup_test, hugetlb_dio), for the scenarios of that name
-    Selftests(SelftestsArgs),
+    Selftests(MakeArgs),
     /// List the designs, policies and flavours, and which kernels are built
     List(ListArgs),
     /// Fetch and verify the source and apply the patches in memory, without building
-    Check(CheckArgs),
+    Check(SourceArgs),
 }
 
 impl KernelCommand {
@@ -66,26 +66,26 @@ pub(crate) struct BuildArgs {
     /// `guest` to run scenarios on, `debug` to find more and run slower [default: the first in source.toml, guest]
     #[arg(long, value_name = "NAME")]
     flavour: Option<String>,
-    /// Compilers at once [default: one for each CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// The source package's file, if it shall not come from apt; its digest is checked
-    #[arg(long, value_name = "DEB")]
-    source: Option<PathBuf>,
     #[command(flatten)]
-    tree: TreeArgs,
+    make: MakeArgs,
 }
 
+/// How anything is built of the source.
 #[derive(Debug, Args)]
-pub(crate) struct SelftestsArgs {
+pub(crate) struct MakeArgs {
     /// Compilers at once [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// The source package's file, if it shall not come from apt; its digest is checked
-    #[arg(long, value_name = "DEB")]
-    source: Option<PathBuf>,
     #[command(flatten)]
-    tree: TreeArgs,
+    source: SourceArgs,
+}
+
+impl MakeArgs {
+    /// As many as were asked for, or one for each CPU.
+    fn jobs(&self) -> usize {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.map_or(cpus, usize::from)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -97,8 +97,9 @@ pub(crate) struct ListArgs {
     tree: TreeArgs,
 }
 
+/// Where source, patches and configuration come from.
 #[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct SourceArgs {
     /// The source package's file, if it shall not come from apt; its digest is checked
     #[arg(long, value_name = "DEB")]
     source: Option<PathBuf>,
@@ -118,7 +119,7 @@ pub(crate) fn run(command: &KernelCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn build(store: &Store, args: &BuildArgs) -> anyhow::Result<()> {
-    let files = args.tree.files();
+    let files = args.make.source.tree.files();
     let catalogue = Catalogue::read(&files)?;
     let flavour = match &args.flavour {
         Some(name) => catalogue.flavour(name)?,
@@ -136,8 +137,8 @@ fn build(store: &Store, args: &BuildArgs) -> anyhow::Result<()> {
             files: &files,
             design: &design.name,
             flavour: &flavour.name,
-            jobs: jobs(args.jobs),
-            source: args.source.as_deref(),
+            jobs: args.make.jobs(),
+            source: args.make.source.source.as_deref(),
         };
         let built = kernel::build(store, &order, &mut Shown::new())?;
         report(&built)?;
@@ -145,18 +146,12 @@ fn build(store: &Store, args: &BuildArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many as were asked for, or one for each CPU.
-fn jobs(wanted: Option<u16>) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    wanted.map_or(cpus, usize::from)
-}
-
-fn selftests(store: &Store, args: &SelftestsArgs) -> anyhow::Result<()> {
+fn selftests(store: &Store, args: &MakeArgs) -> anyhow::Result<()> {
     let (built, was_there) = kernel::build_selftests(
         store,
-        &args.tree.files(),
-        args.source.as_deref(),
-        jobs(args.jobs),
+        &args.source.tree.files(),
+        args.source.source.as_deref(),
+        args.jobs(),
         &mut Shown::new(),
     )?;
     let cached = if was_there { "  (cached)" } else { "" };
@@ -247,7 +242,7 @@ fn row(design: &kernel::Design, flavour: &kernel::Part, state: &BuiltState) -> s
     })
 }
 
-fn check(store: &Store, args: &CheckArgs) -> anyhow::Result<()> {
+fn check(store: &Store, args: &SourceArgs) -> anyhow::Result<()> {
     let checked = kernel::check(
         store,
         &args.tree.files(),

@@ -67,6 +67,10 @@ pub fn build_selftests(
     }
     Tools::ensure(MORE, progress)?;
     let lock = lock_source(store, &package.sha256, progress)?;
+    // Another process may have built them until then.
+    if built.dir.is_dir() {
+        return Ok((built, true));
+    }
     source
         .fetch(&Apt, given, progress)
         .and_then(|()| source.unpack(progress))
