@@ -218,7 +218,12 @@ impl Suite {
         let image = match image {
             Ok(image) => image,
             Err(_) if self.stop.wished().is_some() => return None,
-            Err(why) => return Some(setup_error(format!("no kernel {}: {why}", item.kernel))),
+            Err(why) => {
+                return Some(setup_error(format!(
+                    "no guest image of {}: {why}",
+                    item.kernel
+                )));
+            }
         };
         describe(info, &image);
         let kernel = match (item.scenario.vm.format, &image.bzimage) {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pincushion_image::kernel::{KernelFiles, find_built, find_selftests};
+use pincushion_image::kernel::{KernelError, KernelFiles, find_built, find_selftests};
 use pincushion_image::{
-    BOOT_MODULES, DRIVER_MODULES, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
+    BOOT_MODULES, DRIVER_MODULES, Error, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
 };
 
 use super::programs::Programs;
@@ -59,20 +59,25 @@ impl Images {
     }
 }
 
-/// What has to be built by hand for a run and is not: the kernel of a design, the kernel's selftests.
+/// What has to be built by hand for a run and is not: the kernel of a design, the kernel's selftests. Anything else that is wrong with them is
+/// for the run to tell.
 pub(super) fn missing_build(scenario: &Scenario, kernel: &str) -> Option<String> {
     let files = KernelFiles::of(None);
     let look = || {
-        let store = Store::open_default()?;
         if let KernelSpec::Design(choice) = kernel.parse()? {
-            find_built(&store, &files, &choice)?;
+            find_built(&Store::open_default()?, &files, &choice)?;
         }
         if scenario.vm.initrd == Initrd::Selftests {
-            find_selftests(&store, &files)?;
+            find_selftests(&Store::open_default()?, &files)?;
         }
-        Ok::<_, pincushion_image::Error>(())
+        Ok::<_, Error>(())
     };
-    look().err().map(|error| crate::words(&error))
+    match look() {
+        Err(Error::Design(error @ (KernelError::NotBuilt { .. } | KernelError::NoSelftests))) => {
+            Some(crate::words(&error))
+        }
+        Ok(()) | Err(_) => None,
+    }
 }
 
 fn make(
@@ -80,7 +85,7 @@ fn make(
     selftests: bool,
     programs: &Programs,
     progress: &dyn Fn(&str),
-) -> Result<GuestImage, pincushion_image::Error> {
+) -> Result<GuestImage, Error> {
     let mut step = |verb: &str, object: &str| progress(&format!("{verb} {object}"));
     let store = Store::open_default()?;
     let spec: KernelSpec = kernel.parse()?;
