@@ -244,6 +244,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn with_nothing_that_would_do_a_value_must_not_be_there_at_all() {
+        for (value, findings) in [("signal", 1), ("status", 0)] {
+            let ended = json!({"ok": {value: 11}});
+            let mut script = story(&json!({"ok": {}}), &ended);
+            script.fact(
+                "looked",
+                json!({"id": "c", "step": 3, "value": "signal", "wanted": []}),
+            );
+            assert_eq!(ask(MustHold, &script).findings.len(), findings);
+        }
+    }
+
     fn assert_void(script: &Script) {
         let opinion = ask(MustHold, script);
         assert!(opinion.findings.is_empty(), "{opinion:?}");
