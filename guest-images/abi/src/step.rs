@@ -318,8 +318,13 @@ pub enum Step {
     },
     /// Writes a file of /proc or /sys whole, by one `write(2)`.
     WriteFile { path: String, text: String },
-    /// Reads a file whole as text. Values: `text`, `truncated` where it was longer than [`MAX_TEXT`].
-    ReadFile { path: String },
+    /// Reads a file whole as text. Values: `text`, `truncated` where it was longer than [`MAX_TEXT`], and what lines `NAME NUMBER` say of
+    /// each NAME of `numbers`.
+    ReadFile {
+        path: String,
+        #[serde(default)]
+        numbers: Vec<String>,
+    },
     /// Polls a file of /proc or /sys until its text is this, line feeds at the end left away, at most `limit_ms`. Values: `text`.
     WaitText {
         path: String,

@@ -148,7 +148,7 @@ fn cost(step: &Step) -> Option<(String, Vec<f64>)> {
 
 fn tracking(step: &Step) -> Option<Tracking> {
     match (&step.act, values(step)?.get("text")) {
-        (Some(Act::ReadFile { path }), Some(Value::Text(text))) if path == TRACKING => {
+        (Some(Act::ReadFile { path, .. }), Some(Value::Text(text))) if path == TRACKING => {
             Some(Tracking::parse(text))
         }
         _ => None,

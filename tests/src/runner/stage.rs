@@ -138,7 +138,10 @@ impl Stage<'_> {
             return Ok(());
         }
         let path = "/proc/filesystems";
-        let act = Act::ReadFile { path: path.into() };
+        let act = Act::ReadFile {
+            path: path.into(),
+            numbers: Vec::new(),
+        };
         let sent = self.send(act, None, format!("read {path}"), None, None)?;
         let Outcome::Ok(found) = self.answer(&sent, STEP_LIMIT)? else {
             return Ok(());

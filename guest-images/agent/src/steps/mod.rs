@@ -197,7 +197,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
             limit_ms,
         } => wait::text(stamp, path, text, *limit_ms),
         Step::WriteFile { path, text } => observe::write_file(stamp, path, text),
-        Step::ReadFile { path } => observe::read_file(stamp, path),
+        Step::ReadFile { path, numbers } => observe::read_file(stamp, path, numbers),
         Step::WhereBlocked {
             thread,
             until,

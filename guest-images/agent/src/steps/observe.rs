@@ -11,6 +11,7 @@ use crate::fault::{self, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
 
+const VMSTAT: &str = "/proc/vmstat";
 const ACQUIRED: &str = "nr_foll_pin_acquired";
 const RELEASED: &str = "nr_foll_pin_released";
 
@@ -32,13 +33,14 @@ pub fn write_file(stamp: &mut Stamp<'_>, path: &str, text: &str) -> StepResult {
     Ok(Found::nothing())
 }
 
-/// Reads a file whole.
-pub fn read_file(stamp: &mut Stamp<'_>, path: &str) -> StepResult {
+/// Reads a file whole, and finds these numbers in it.
+pub fn read_file(stamp: &mut Stamp<'_>, path: &str, numbers: &[String]) -> StepResult {
     let file = File::open(path).map_err(|error| fault::io("open", &error))?;
     let mut bytes = Vec::with_capacity(MAX_TEXT + 1);
     let read = stamp.around(|| file.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|error| fault::io("read", &error))?;
-    Ok(Found::nothing().long_text("text", &bytes))
+    let found = Found::nothing().long_text("text", &bytes);
+    with_numbers(found, path, &String::from_utf8_lossy(&bytes), numbers)
 }
 
 /// Drops clean caches.
@@ -56,24 +58,29 @@ pub fn counters_now(names: &[String]) -> StepResult {
     // The counters lag by per-CPU batches until they are asked to be refreshed.
     fs::write("/proc/sys/vm/stat_refresh", "1")
         .map_err(|error| fault::io("write stat_refresh", &error))?;
-    let text = fs::read_to_string("/proc/vmstat")
-        .map_err(|error| fault::io("read /proc/vmstat", &error))?;
-    let (acquired, released) = (counter(&text, ACQUIRED)?, counter(&text, RELEASED)?);
+    let text =
+        fs::read_to_string(VMSTAT).map_err(|error| fault::io("read /proc/vmstat", &error))?;
+    let pins = |name| counter(VMSTAT, &text, name);
+    let (acquired, released) = (pins(ACQUIRED)?, pins(RELEASED)?);
     let found = Found::nothing()
         .number(ACQUIRED, acquired)
         .number(RELEASED, released)
         .number("pinned", acquired.saturating_sub(released));
+    with_numbers(found, VMSTAT, &text, names)
+}
+
+fn with_numbers(found: Found, path: &str, text: &str, names: &[String]) -> StepResult {
     names.iter().try_fold(found, |found, name| {
-        Ok(found.number(name, counter(&text, name)?))
+        Ok(found.number(name, counter(path, text, name)?))
     })
 }
 
-fn counter(text: &str, name: &str) -> Result<u64, Fault> {
+fn counter(path: &str, text: &str, name: &str) -> Result<u64, Fault> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|number| number.trim().parse().ok())
-        .ok_or_else(|| sentence("counters", format!("/proc/vmstat has no counter {name:?}")))
+        .ok_or_else(|| sentence("read", format!("{path} has no number {name:?}")))
 }
 
 /// The kernel's log since the last call.
@@ -104,12 +111,26 @@ mod tests {
     #[test]
     fn a_counter_is_found_by_its_whole_name() {
         let text = "nr_dirty_threshold 7\nnr_dirty 5\n";
-        assert_eq!(counter(text, "nr_dirty"), Ok(5));
+        assert_eq!(counter("stat", text, "nr_dirty"), Ok(5));
+        assert_eq!(
+            counter("stat", text, "nr_dirt").unwrap_err().name,
+            "stat has no number \"nr_dirt\""
+        );
+    }
+
+    #[test]
+    fn numbers_are_found_in_a_file_that_is_read() {
+        let bench = Bench::new();
+        fs::write(bench.path("a"), "design lru\nanswered_no 12\n").unwrap();
+        let ask = |name| json!({"op": "read-file", "path": bench.path("a"), "numbers": [name]});
+        assert_eq!(
+            bench.ok(ask("answered_no"))["answered_no"],
+            Value::Number(12)
+        );
+        let fault = bench.fails(ask("design"));
         assert!(
-            counter(text, "nr_dirt")
-                .unwrap_err()
-                .name
-                .contains("no counter \"nr_dirt\"")
+            fault.name.ends_with("has no number \"design\""),
+            "{fault:?}"
         );
     }
 
