@@ -17,11 +17,14 @@ pub enum Comparison {
 /// What a kernel of our own designs (`design:bias+bounce`) is taken for where a scenario does not name it: what it is built from.
 const DESIGNS_ARE: &str = "debian:6.12";
 
+/// The design that counts nothing: no policy ever meets a page that it says is pinned.
+const COUNTS_NOTHING: &str = "design:none+";
+
 /// The expectation for a kernel: the longest key that is the kernel or a prefix of its version; for a kernel of our own designs then
 /// that of Debian's 6.12; else `default`.
 ///
 /// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too,
-/// `design` for all of them, and `design:*+bounce` for each design with this policy.
+/// `design` for all of them, and `design:*+bounce` for each design with this policy but `none`, which counts nothing to apply it to.
 #[must_use]
 pub fn expected_for<'a>(
     expect: &'a BTreeMap<String, Expectation>,
@@ -52,6 +55,9 @@ fn is_meant(name: &str, kernel: &str) -> bool {
     let Some((before, after)) = name.split_once('*') else {
         return kernel.strip_prefix(name).is_some_and(ends);
     };
+    if kernel.starts_with(COUNTS_NOTHING) {
+        return false;
+    }
     // Names of designs may have a `+` in them.
     let Some(rest) = kernel.strip_prefix(before) else {
         return false;
@@ -237,7 +243,14 @@ mod tests {
         for kernel in ["design:bias+bounce", "design:flag+ext+bounce-debug"] {
             assert!(is_meant(policy, kernel), "{kernel}");
         }
-        for kernel in ["design:bias", "design:bias+bounces", "design:+bounce", "x"] {
+        let others = [
+            "design:bias",
+            "design:bias+bounces",
+            "design:+bounce",
+            "design:none+bounce",
+            "x",
+        ];
+        for kernel in others {
             assert!(!is_meant(policy, kernel), "{kernel}");
         }
         // Debian's 6.12 is named, so it may lack nothing, and they neither, but for what the file says itself.
