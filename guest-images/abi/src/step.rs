@@ -318,8 +318,7 @@ pub enum Step {
     },
     /// Writes a file of /proc or /sys whole, by one `write(2)`.
     WriteFile { path: String, text: String },
-    /// Reads a file whole as text. Values: `text`, `truncated` where it was longer than [`MAX_TEXT`], and what lines `NAME NUMBER` say of
-    /// each NAME of `numbers`.
+    /// Reads a file whole as text. Values: `text`, `truncated` (longer than [`MAX_TEXT`]), and each NAME of `numbers` from a line `NAME 5`.
     ReadFile {
         path: String,
         #[serde(default)]
