@@ -136,7 +136,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// A program that should go into the image is not installed.
-    #[error("the program `{name}` is not installed: run `apt-get install {package}`", package = crate::host_program::package_of(name))]
+    #[error("the program `{name}` is not installed: run `{line}`", line = crate::host_program::line_for(name))]
     NoProgram {
         /// Its name.
         name: String,
@@ -163,9 +163,9 @@ pub enum Error {
     /// A kernel of our own designs cannot be named, built or found.
     #[error(transparent)]
     Design(#[from] KernelError),
-    /// There is no package manager that we know.
-    #[error("cannot run `{0}`: this is no Debian; install what it names by hand")]
-    NoAptGet(String),
+    /// The program that would install something is not there: a host that is no Debian, or that has no cargo.
+    #[error("cannot run `{0}`: install what it names by hand")]
+    NoInstaller(String),
     /// The package manager could not install something.
     #[error("`{line}` ended with {status}; its last words:\n{output}")]
     Install {

@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use crate::command;
 use crate::error::{Error, IoContext as _};
 use crate::image::ExtraFile;
+use crate::install::install_line;
+use crate::store::Store;
+
+/// Programs that no Debian package has and the crates' registry does, with the version that was tried.
+const CRATES: [(&str, &str); 1] = [("fsx", "0.3.2")];
 
 /// The file of the program `name` (a bare name, or a path), and those of its libraries and its loader, at the paths that they have here.
+/// What was built of a crate into the cache is at `/usr/bin`.
 ///
 /// # Errors
 /// The program is not installed, or its libraries cannot be told.
@@ -19,9 +25,35 @@ pub fn host_program(name: &str) -> Result<Vec<ExtraFile>, Error> {
     let program = find(name).ok_or_else(|| Error::NoProgram {
         name: name.to_owned(),
     })?;
-    let mut files = vec![extra(&program)];
+    let mut own = extra(&program);
+    if crate_version(name).is_some() {
+        own.path = format!("/usr/bin/{name}");
+    }
+    let mut files = vec![own];
     files.extend(libraries(&program)?.iter().map(|library| extra(library)));
     Ok(files)
+}
+
+/// The version of the crate that has the program, if it is one that comes from there.
+pub(crate) fn crate_version(name: &str) -> Option<&'static str> {
+    let known = CRATES.iter().find(|(program, _)| *program == name);
+    known.map(|(_, version)| *version)
+}
+
+/// Where programs that are built of crates are installed: `bin` below it.
+pub(crate) fn crates_root() -> Option<PathBuf> {
+    let store = Store::open_default().ok()?;
+    Some(store.root().join("programs"))
+}
+
+/// The line that installs the program.
+#[must_use]
+pub fn line_for(name: &str) -> String {
+    let Some(version) = crate_version(name) else {
+        return install_line(&[package_of(name)]);
+    };
+    let root = crates_root().map_or(String::new(), |root| format!(" --root {}", root.display()));
+    format!("cargo install --locked {name} --version {version}{root}")
 }
 
 /// The Debian package that has the program, as far as Pincushion uses it.
@@ -31,6 +63,7 @@ pub fn package_of(name: &str) -> &str {
         "mke2fs" | "mkfs.ext4" | "e2fsck" | "debugfs" | "tune2fs" | "dumpe2fs" => "e2fsprogs",
         "mkfs.xfs" | "xfs_repair" | "xfs_io" => "xfsprogs",
         "mkfs.btrfs" | "btrfs" => "btrfs-progs",
+        "timeout" => "coreutils",
         other => other,
     }
 }
@@ -55,8 +88,10 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // An ordinary user's PATH lacks the two with the file system tools.
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let ours = crate_version(name).and_then(|_| Some(crates_root()?.join("bin")));
     env::split_paths(&path)
         .chain(system)
+        .chain(ours)
         .map(|dir| dir.join(name))
         .find(is_program)
 }
@@ -151,5 +186,10 @@ mod tests {
             "{message}"
         );
         assert_eq!(package_of("e2fsck"), "e2fsprogs");
+        let line = line_for("fsx");
+        assert!(
+            line.starts_with("cargo install --locked fsx --version 0.3.2"),
+            "{line}"
+        );
     }
 }

@@ -1,25 +1,30 @@
-//! What comes from the distribution when it is needed: as root by itself, else the user gets the line to type.
+//! What comes from the distribution when it is needed: as root by itself, else the user gets the line to type; and programs of crates, which
+//! are built into the cache.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
-use crate::host_program::{host_program, package_of};
+use crate::host_program::{crate_version, host_program, line_for};
 
 /// How much of a failed installation is told.
 const LAST_LINES: usize = 10;
 
-/// Makes sure that these programs of the host are there, and installs their packages if they are not and we are root.
-/// `progress` gets lines for the user.
+/// Makes sure that these programs of the host are there, and installs their packages if they are not and we are root; what comes from a crate is
+/// built by cargo for whoever asks. `progress` gets lines for the user.
 ///
 /// # Errors
-/// [`Error::NoProgram`] with the line to type for a user who is not root; [`Error::Install`] if that failed.
+/// [`Error::NoProgram`] with the line to type for a user who is not root; [`Error::NoInstaller`] and [`Error::Install`] if that failed.
 pub fn ensure_host_programs(names: &[&str], progress: &dyn Fn(&str)) -> Result<(), Error> {
     for name in names {
         match host_program(name) {
+            Err(Error::NoProgram { .. }) if crate_version(name).is_some() => {
+                build_crate(name, progress)?;
+                host_program(name)?;
+            }
             Err(Error::NoProgram { .. }) if rustix::process::geteuid().is_root() => {
-                install(name, &install_line(&[package_of(name)]), progress)?;
+                install(name, &line_for(name), progress)?;
                 host_program(name)?;
             }
             found => drop(found?),
@@ -40,7 +45,7 @@ pub fn install_line(packages: &[&str]) -> String {
 /// Runs one of our own `apt-get install` lines, and fetches the lists of packages first where it fails without them.
 ///
 /// # Errors
-/// [`Error::NoAptGet`] on a host that is no Debian, [`Error::Install`] if it failed.
+/// [`Error::NoInstaller`] on a host that is no Debian, [`Error::Install`] if it failed.
 pub fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
     progress(&format!("installing {what}: {line}"));
     // The lists may be missing (containers) or old: only then is the update worth its time.
@@ -52,31 +57,49 @@ pub fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result<(), Er
     Ok(())
 }
 
+/// Builds a program of the crates' registry into the cache; cargo checks its digests.
+fn build_crate(name: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
+    let line = line_for(name);
+    progress(&format!("building {name}: {line}"));
+    let mut command = Command::new("cargo");
+    command.args(line.split(' ').skip(1));
+    // A configuration of the directory that we were started in, and a target directory of another build, are not meant for it.
+    command.current_dir("/").env_remove("CARGO_TARGET_DIR");
+    run_told(command, &line, &["Compiling", "Installing"], progress)
+}
+
 /// Runs one of our own `apt-get` lines without any question to the user, who sees what is unpacked and set up.
 fn apt_get(line: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().unwrap_or_default());
+    // Another apt-get may be at work: wait for it instead of failing.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(words);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    run_told(command, line, &["Unpacking", "Setting up"], progress)
+}
+
+/// Runs `command`, which the user knows as `line`, and tells lines of its output that begin with one of `heads`.
+fn run_told(
+    mut command: Command,
+    line: &str,
+    heads: &[&str],
+    progress: &dyn Fn(&str),
+) -> Result<(), Error> {
     let failed = |error: io::Error| Error::Command {
         command: line.to_owned(),
         reason: error.to_string(),
     };
-    let mut words = line.split(' ');
-    let program = words.next().unwrap_or_default();
     let (output, sink) = io::pipe().map_err(failed)?;
     let errors = sink.try_clone().map_err(failed)?;
-    let mut child = Command::new(program)
-        // Another apt-get may be at work: wait for it instead of failing.
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .args(words)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(sink)
-        .stderr(errors)
-        .spawn()
-        .map_err(|_| Error::NoAptGet(line.to_owned()))?;
+    command.stdin(Stdio::null()).stdout(sink).stderr(errors);
+    let spawned = command.spawn();
+    // It holds our ends of the pipe: without it the lines end with the program.
+    drop(command);
+    let mut child = spawned.map_err(|_| Error::NoInstaller(line.to_owned()))?;
     let mut last = VecDeque::new();
-    // The command held our ends of the pipe and was dropped: the lines end with apt-get.
     for text in BufReader::new(output).lines().map_while(Result::ok) {
-        if text.starts_with("Unpacking") || text.starts_with("Setting up") {
-            progress(&text);
+        if heads.iter().any(|head| text.trim_start().starts_with(head)) {
+            progress(text.trim_start());
         }
         last.push_back(text);
         if last.len() > LAST_LINES {

@@ -16,10 +16,10 @@ use super::reports::{self, ReportArgs};
 use super::rest::flags;
 use super::run::{Done, HowArgs, Wanted, conduct};
 use super::{Failure, stop, suite_code};
-use crate::designs::{self, Table};
+use crate::designs::{self, Absent, Table};
 use crate::report::{self, RunSummary};
 use crate::rundir::quoted;
-use crate::suite::suite_dir;
+use crate::suite::{Programs, suite_dir};
 
 /// Options of `designs`.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub(super) struct DesignsArgs {
     /// A policy of write-back; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
+    /// Build the kernels that are missing, by `pincushion image kernel build`: some 11 minutes for each binary on 2 idle CPUs
+    #[arg(long)]
+    build: bool,
     /// Run each so often: each time is a boot set, in which costs are compared
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -41,7 +44,7 @@ pub(super) struct DesignsArgs {
     #[arg(long, value_name = "DIR")]
     from: Vec<PathBuf>,
     /// Run nothing: make the page of what `--from` has
-    #[arg(long, requires = "from")]
+    #[arg(long, requires = "from", conflicts_with = "build")]
     no_runs: bool,
     /// Write the page as PREFIX.html, PREFIX.md and PREFIX.json [default: designs in the report directory]
     #[arg(long, value_name = "PREFIX")]
@@ -55,7 +58,11 @@ pub(super) struct DesignsArgs {
 pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     let chosen = Chosen::of(args).map_err(Failure::usage)?;
     let store = Store::open_default().map_err(Failure::setup)?;
-    let (built, absent) = chosen.built(&store)?;
+    let (mut built, mut absent) = chosen.built(&store)?;
+    if args.build && !absent.is_empty() {
+        build_kernels(&absent)?;
+        (built, absent) = chosen.built(&store)?;
+    }
     for absent in &absent {
         complain(format_args!(
             "-- {} does not run: {}",
@@ -71,7 +78,8 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
         (Vec::new(), Vec::new())
     } else {
         let all = chosen.items(&built, args.repeat).map_err(Failure::usage)?;
-        missing(all, &earlier)
+        let (costs, scenarios) = missing(all, &earlier);
+        (chosen.warmed_up(costs), scenarios)
     };
     let total = costs.len() + scenarios.len();
     // What is measured runs alone.
@@ -111,6 +119,26 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     Ok(signal.map_or_else(|| suite_code(new), stop::code))
 }
 
+/// Builds the kernels of these designs, and shows what that shows.
+fn build_kernels(absent: &[Absent]) -> Result<(), Failure> {
+    let note = |text: &str| complain(format_args!("-- {text}"));
+    let programs = Programs::find(&note).map_err(Failure::setup)?;
+    let mut command = std::process::Command::new(programs.image());
+    command.args(["kernel", "build"]);
+    for absent in absent {
+        command.args(["--design", &absent.design]);
+    }
+    let status = command
+        .status()
+        .map_err(|error| Failure::setup(anyhow!("cannot run pincushion-image: {error}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::setup(anyhow!(
+        "the kernels could not be built (--build): `pincushion image kernel build` ended with {status}; run this again to go on"
+    )))
+}
+
 /// How to go on after a stop.
 fn go_on(args: &DesignsArgs, signal: i32, done: &Done) -> String {
     let mut line = "pincushion test designs".to_owned();
@@ -124,6 +152,9 @@ fn go_on(args: &DesignsArgs, signal: i32, done: &Done) -> String {
     add("--from", &[done.dir.display().to_string()]);
     if let Some(out) = &args.out {
         add("--out", &[out.display().to_string()]);
+    }
+    if args.build {
+        line += " --build";
     }
     if args.repeat != 1 {
         line += &format!(" --repeat {}", args.repeat);

@@ -11,6 +11,9 @@ use crate::verdict::{Certainty, Expectation, Judgement, Promise, Verdict};
 pub struct RunSummary {
     /// Name of the scenario.
     pub scenario: String,
+    /// The how manieth of its kind, from 1; [`crate::suite::WARM_UP`] for one that others were warmed up by.
+    #[serde(default = "first")]
+    pub repeat: u32,
     /// One sentence: what it does.
     pub summary: String,
     /// What it is about, for the report card.
@@ -32,6 +35,10 @@ pub struct RunSummary {
     pub seconds: f64,
     /// The line that runs it again.
     pub replay: String,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// What a scenario says of itself that no run changes.
@@ -178,6 +185,7 @@ pub(crate) fn example(verdict: Verdict, as_expected: bool) -> RunSummary {
     });
     RunSummary {
         scenario: "dma-under-writeback".into(),
+        repeat: 1,
         summary: "a read ends in a page under write-back".into(),
         about: AboutScenario::default(),
         kernel: "debian-6.12".into(),

@@ -40,6 +40,8 @@ pub(super) fn place(
     let vm = &scenario.vm;
     let boots = vm.fresh
         || vm.initrd != Initrd::Agent
+        // It would be as large as they are.
+        || !vm.programs.is_empty()
         || vm.format == KernelFormat::Garbage
         || scenario.tags.iter().any(|tag| tag == "boot");
     if boots || info.image_digest.is_empty() {

@@ -39,7 +39,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "process-write-meets-fsync" "read-into-page-under-writeback-btrfs"
     "shared-page-never-swapped" "pin-count-overflow" "memory-offline-while-held"
     "poison-while-held" "xdp-receive-into-file" "udmabuf-keeps-pages" "zero-copy-send-held"
-    "pin-cost" "fsync-cost-while-held" "random-races" "kernel-selftests"
+    "pin-cost" "fsync-cost-while-held" "random-races" "kernel-selftests" "fs-exercisers"
     "mixed-load" "pci-ext4" "mmio-ext4" "pci-pin" "pci-many-disks" "blk-queues"
     "net-loopback" "net-pattern" "net-receive-held"
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
@@ -51,7 +51,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
     "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive" "device-lets-go"
-    "pins-balanced" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
+    "pins-balanced" "exercise" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"
     "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-done-or-waits" "dax-clone-ext4" "dax-clone-xfs" "dax-end-ext4"
     "dax-end-xfs" "file-pinned" "pin-uring" "pin-xdp"

@@ -132,6 +132,9 @@ pub struct Vm {
     pub format: KernelFormat,
     /// The initial RAM disk.
     pub initrd: Initrd,
+    /// Programs of the host that are in it with their libraries, for `exec`; what is missing on the host is installed for root.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<String>,
     /// How the guest finds its devices: `pci` or `mmio`.
     pub transport: Transport,
     /// Threads that serve the devices' queues, 1 to 64.
@@ -158,6 +161,7 @@ impl Default for Vm {
             cmdline: String::new(),
             format: KernelFormat::Elf,
             initrd: Initrd::Agent,
+            programs: Vec::new(),
             transport: Transport::default(),
             workers: 1,
             cpu_affinity: CpuList::default(),

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::child::ChildEnd;
-use super::images::{GuestImage, Images};
+use super::images::{GuestImage, Images, Wanted};
 use super::place::{ChildOrder, Place};
 use super::programs::Programs;
-use super::selection::Item;
+use super::selection::{Item, WARM_UP};
 use super::stop::Stop;
 use super::storage::unix_seconds;
 use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
 use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::runner::look_and_tell;
-use crate::scenario::model::{Initrd, KernelFormat};
+use crate::scenario::model::KernelFormat;
 use crate::scenario::{Comparison, compare_on, expected_for};
 use crate::verdict::{Expectation, Judgement, Verdict};
 
@@ -148,6 +148,7 @@ impl Suite {
         let comparison = compare_on(&item.scenario, &item.kernel, &judgement);
         let summary = RunSummary {
             scenario: item.scenario.name.clone(),
+            repeat: item.repeat,
             summary: item.scenario.summary.clone(),
             about: AboutScenario {
                 number: item.scenario.number.clone(),
@@ -211,10 +212,8 @@ impl Suite {
     ) -> Option<Judgement> {
         let path = &self.dir.join(attempt.id);
         let note = |text: &str| progress.note(text);
-        let selftests = item.scenario.vm.initrd == Initrd::Selftests;
-        let image = self
-            .images
-            .get(&item.kernel, selftests, &self.programs, &note);
+        let wanted = Wanted::of(&item.scenario, &item.kernel);
+        let image = self.images.get(wanted, &self.programs, &note);
         let image = match image {
             Ok(image) => image,
             Err(_) if self.stop.wished().is_some() => return None,
@@ -383,10 +382,10 @@ fn run_id(item: &Item) -> String {
         })
         .collect();
     let kernel = kernel.trim_matches(['-', '.']);
-    let repeat = if item.repeat > 1 {
-        format!("-{}", item.repeat)
-    } else {
-        String::new()
+    let repeat = match item.repeat {
+        WARM_UP => "-warm-up".to_owned(),
+        1 => String::new(),
+        repeat => format!("-{repeat}"),
     };
     format!("{}@{kernel}{repeat}", item.scenario.name)
 }

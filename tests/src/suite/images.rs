@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pincushion_image::kernel::{KernelError, KernelFiles, find_built, find_selftests};
 use pincushion_image::{
     BOOT_MODULES, DRIVER_MODULES, Error, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
+    ensure_host_programs,
 };
 
 use super::programs::Programs;
@@ -27,6 +28,28 @@ pub(super) struct GuestImage {
     pub(super) digest: String,
 }
 
+/// What an image is made of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wanted {
+    /// As the user names it.
+    pub(super) kernel: String,
+    /// Whether the kernel's own selftests are in it.
+    pub(super) selftests: bool,
+    /// Programs of the host that are in it.
+    pub(super) programs: Vec<String>,
+}
+
+impl Wanted {
+    /// What a scenario wants on a kernel.
+    pub(super) fn of(scenario: &Scenario, kernel: &str) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            selftests: scenario.vm.initrd == Initrd::Selftests,
+            programs: scenario.vm.programs.clone(),
+        }
+    }
+}
+
 /// What came of a kernel: made once, told to everybody who asks.
 type Made = Result<Arc<GuestImage>, String>;
 
@@ -34,24 +57,22 @@ type Made = Result<Arc<GuestImage>, String>;
 #[derive(Debug, Default)]
 pub(super) struct Images {
     /// Held while an image is made: who else wants it waits, and does not fetch it twice.
-    made: Mutex<BTreeMap<(String, bool), Made>>,
+    made: Mutex<BTreeMap<Wanted, Made>>,
 }
 
 impl Images {
-    /// The image for a kernel as the user names it; `selftests`: with the kernel's own selftests in it. The error is for people.
+    /// The image that is wanted. The error is for people.
     pub(super) fn get(
         &self,
-        kernel: &str,
-        selftests: bool,
+        wanted: Wanted,
         programs: &Programs,
         progress: &dyn Fn(&str),
     ) -> Made {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = (kernel.to_owned(), selftests);
         if let Some(made) = made.get(&wanted) {
             return made.clone();
         }
-        let result = make(kernel, selftests, programs, progress)
+        let result = make(&wanted, programs, progress)
             .map(Arc::new)
             .map_err(|error| crate::words(&error));
         made.insert(wanted, result.clone());
@@ -81,30 +102,33 @@ pub(super) fn missing_build(scenario: &Scenario, kernel: &str) -> Option<String>
 }
 
 fn make(
-    kernel: &str,
-    selftests: bool,
+    wanted: &Wanted,
     programs: &Programs,
     progress: &dyn Fn(&str),
 ) -> Result<GuestImage, Error> {
     let mut step = |verb: &str, object: &str| progress(&format!("{verb} {object}"));
     let store = Store::open_default()?;
-    let spec: KernelSpec = kernel.parse()?;
+    let spec: KernelSpec = wanted.kernel.parse()?;
     let kernel = store.kernel(&spec, &mut step)?;
-    let files = if selftests {
+    let files = if wanted.selftests {
         find_selftests(&store, &KernelFiles::of(None))?.files()
     } else {
         Vec::new()
     };
     let init = programs.agent();
-    let image = store.guest_image(
-        &kernel,
-        &ImageSpec {
-            init: &init,
-            modules: BOOT_MODULES,
-            on_demand: &[DRIVER_MODULES, ON_DEMAND_MODULES].concat(),
-            files,
-        },
-    )?;
+    let on_demand = [DRIVER_MODULES, ON_DEMAND_MODULES].concat();
+    let mut image = ImageSpec {
+        init: &init,
+        modules: BOOT_MODULES,
+        on_demand: &on_demand,
+        files,
+    };
+    let names: Vec<&str> = wanted.programs.iter().map(String::as_str).collect();
+    ensure_host_programs(&names, progress)?;
+    for name in names {
+        image.add_host_program(name)?;
+    }
+    let image = store.guest_image(&kernel, &image)?;
     // What was built from a source is not what the distribution ships.
     let series = kernel.build.map_or(String::new(), |build| {
         format!(

@@ -21,6 +21,6 @@ pub use execution::{Progress, Suite};
 pub use place::{Place, PlaceChoice, missing_for, missing_for_guests};
 pub use programs::{Programs, workspace_commit};
 pub(crate) use selection::split_variant;
-pub use selection::{Item, Selection, SelectionError, read_file, select};
+pub use selection::{Item, Selection, SelectionError, WARM_UP, read_file, select};
 pub use stop::Stop;
 pub use storage::{suite_dir, today};

@@ -51,7 +51,8 @@ impl Programs {
             build(&dir, &target, &root, progress)?;
         }
         let programs = Self { dir };
-        for program in [programs.agent(), programs.nested_agent(), programs.test()] {
+        let own = [programs.agent(), programs.nested_agent(), programs.image(), programs.test()];
+        for program in own {
             if !program.is_file() {
                 return Err(ProgramError::Missing(program));
             }
@@ -69,6 +70,12 @@ impl Programs {
     #[must_use]
     pub fn nested_agent(&self) -> PathBuf {
         self.dir.join("pincushion-nested-agent")
+    }
+
+    /// What makes images and kernels.
+    #[must_use]
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("pincushion-image")
     }
 
     /// This program.

@@ -7,6 +7,9 @@ use pincushion_devices::toml_error::nearest;
 use crate::scenario::catalogue::Listed;
 use crate::scenario::{LoadError, Scenario, catalogue, parse_all};
 
+/// The count of a run that is there for the machine to be warm when others measure: what it measures counts for nothing.
+pub const WARM_UP: u32 = 0;
+
 /// One run to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -16,7 +19,7 @@ pub struct Item {
     pub file: Option<PathBuf>,
     /// On which kernel.
     pub kernel: String,
-    /// Count, from 1.
+    /// Count, from 1; [`WARM_UP`] for a run that only warms its machine up.
     pub repeat: u32,
 }
 

@@ -13,7 +13,7 @@ use crate::designs::{
 };
 use crate::report::RunSummary;
 use crate::scenario::Scenario;
-use crate::suite::{Item, Selection, SelectionError, select, today};
+use crate::suite::{Item, Selection, SelectionError, WARM_UP, select, today};
 
 /// Designs, policies and scenarios that were asked for; all of them exist.
 pub(super) struct Chosen {
@@ -101,6 +101,22 @@ impl Chosen {
         Ok(items)
     }
 
+    /// With a run before those of each scenario whose measures count for nothing: in a machine that has just booted the first kernel is slower
+    /// than the others.
+    pub(super) fn warmed_up(&self, costs: Vec<Item>) -> Vec<Item> {
+        let mut all: Vec<Item> = Vec::new();
+        for item in costs {
+            let is_first = !all.iter().any(|known| known.scenario == item.scenario);
+            let warm_up = is_first.then(|| Item {
+                kernel: self.baseline.clone(),
+                repeat: WARM_UP,
+                ..item.clone()
+            });
+            all.extend(warm_up.into_iter().chain([item]));
+        }
+        all
+    }
+
     pub(super) fn table(
         &self,
         runs: &[RunSummary],
@@ -122,6 +138,7 @@ impl Chosen {
         let ours = |run: &&RunSummary| {
             let is_row = rows.iter().any(|(.., kernel)| *kernel == run.kernel);
             (is_row || run.kernel == self.baseline)
+                && run.repeat != WARM_UP
                 && all
                     .iter()
                     .any(|(scenario, _)| scenario.name == run.scenario)
@@ -286,5 +303,27 @@ pub(super) mod tests {
             ["design:bias+none", "design:mapping+none"]
         );
         assert!(kernels("clone-while-held-control").is_empty());
+    }
+
+    #[test]
+    fn each_scenario_that_measures_is_warmed_up_once_and_the_table_does_not_have_it() {
+        let chosen = Chosen::of(&args(&["--design", "mapping", "--policy", "skip"])).unwrap();
+        let mapping = "mapping".to_owned();
+        let mut costs = chosen.items(&[&mapping], 2).unwrap();
+        costs.retain(|item| ["pin-cost", "fork-while-read-held"].contains(&&*item.scenario.name));
+        let all = chosen.warmed_up(costs.clone());
+        let warm_ups = all.iter().filter(|item| item.repeat == WARM_UP);
+        let kernels: Vec<&str> = warm_ups.map(|item| item.kernel.as_str()).collect();
+        assert_eq!(kernels, ["design:bias+none"; 2]);
+        assert_eq!(all[0].repeat, WARM_UP);
+        assert_eq!(all.len(), costs.len() + 2);
+        assert!(chosen.warmed_up(Vec::new()).is_empty());
+
+        let only_warm = RunSummary {
+            repeat: WARM_UP,
+            ..run("pin-cost", "design:mapping+skip")
+        };
+        let table = chosen.table(&[only_warm], "", Vec::new()).unwrap();
+        assert_eq!(table.about.made, "0 runs, ");
     }
 }
