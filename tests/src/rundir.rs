@@ -55,7 +55,7 @@ pub struct RunInfo {
     pub commit: String,
     /// `host` or `nested`: where the machine ran.
     pub place: String,
-    /// Count of the same run in the suite, from 1.
+    /// Count of the same run in the suite, from 1; [`crate::suite::WARM_UP`] for one that only warms its machine up.
     pub repeat: u32,
     /// When it began, in seconds since 1970.
     pub began_unix_s: u64,

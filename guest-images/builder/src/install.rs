@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use crate::crate_program::CrateProgram;
 use crate::error::Error;
-use crate::host_program::{crate_version, host_program, line_for};
+use crate::host_program::{host_program, line_for};
 
 /// How much of a failed installation is told.
 const LAST_LINES: usize = 10;
@@ -18,17 +19,21 @@ const LAST_LINES: usize = 10;
 /// [`Error::NoProgram`] with the line to type for a user who is not root; [`Error::NoInstaller`] and [`Error::Install`] if that failed.
 pub fn ensure_host_programs(names: &[&str], progress: &dyn Fn(&str)) -> Result<(), Error> {
     for name in names {
-        match host_program(name) {
-            Err(Error::NoProgram { .. }) if crate_version(name).is_some() => {
-                build_crate(name, progress)?;
-                host_program(name)?;
+        let missing = match host_program(name) {
+            Err(missing @ Error::NoProgram { .. }) => missing,
+            found => {
+                found?;
+                continue;
             }
-            Err(Error::NoProgram { .. }) if rustix::process::geteuid().is_root() => {
+        };
+        match CrateProgram::named(name) {
+            Some(program) => build_crate(program, name, progress)?,
+            None if rustix::process::geteuid().is_root() => {
                 install(name, &line_for(name), progress)?;
-                host_program(name)?;
             }
-            found => drop(found?),
+            None => return Err(missing),
         }
+        host_program(name)?;
     }
     Ok(())
 }
@@ -57,12 +62,12 @@ pub fn install(what: &str, line: &str, progress: &dyn Fn(&str)) -> Result<(), Er
     Ok(())
 }
 
-/// Builds a program of the crates' registry into the cache; cargo checks its digests.
-fn build_crate(name: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
-    let line = line_for(name);
+/// Has cargo build a program of a crate.
+fn build_crate(program: CrateProgram, name: &str, progress: &dyn Fn(&str)) -> Result<(), Error> {
+    let line = program.line();
     progress(&format!("building {name}: {line}"));
     let mut command = Command::new("cargo");
-    command.args(line.split(' ').skip(1));
+    command.args(program.arguments()?);
     // A configuration of the directory that we were started in, and a target directory of another build, are not meant for it.
     command.current_dir("/").env_remove("CARGO_TARGET_DIR");
     run_told(command, &line, &["Compiling", "Installing"], progress)

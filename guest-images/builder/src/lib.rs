@@ -28,6 +28,7 @@
 mod apt;
 pub mod bzimage;
 mod command;
+mod crate_program;
 mod deb;
 mod digest;
 mod entry;
@@ -53,6 +54,7 @@ mod test_support;
 mod unpack;
 
 pub use apt::PackageId;
+pub use crate_program::{is_of_a_crate, remove_crate_programs};
 pub use deb::DebError;
 pub use digest::{FileRecord, sha256};
 pub use entry::{BuildRecord, Kernel, KernelRecord};

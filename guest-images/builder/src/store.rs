@@ -6,6 +6,7 @@
 //! kernels/<digest>/   an unpacked kernel, see entry.rs; <digest> is that of the package, or of the kernel's file
 //! images/<digest>/    initrd, manifest.json; <digest> is that of everything that went in
 //! resolved/<wish>     what apt answered last, so that an unchanged question costs no second
+//! programs/<name>/    programs that cargo has built of a crate, see crate_program.rs
 //! locks/, tmp/        who prepares what, and what is not finished
 //! ```
 //!

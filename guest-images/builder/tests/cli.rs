@@ -77,7 +77,7 @@ fn what_is_missing_ends_with_3_and_says_what_to_do() {
         ),
         (
             &["build", "--init", text, "--host-program", "no-such-program"],
-            "apt-get install no-such-program",
+            "apt-get install -y --no-install-recommends no-such-program",
         ),
         (&["extract-vmlinux", text, "/nowhere/out"], "not a bzImage"),
     ];

@@ -16,10 +16,10 @@ use super::reports::{self, ReportArgs};
 use super::rest::flags;
 use super::run::{Done, HowArgs, Wanted, conduct};
 use super::{Failure, stop, suite_code};
-use crate::designs::{self, Absent, Table};
+use crate::designs::{self, Table};
 use crate::report::{self, RunSummary};
 use crate::rundir::quoted;
-use crate::suite::{Programs, suite_dir};
+use crate::suite::{Item, Programs, WARM_UP, suite_dir};
 
 /// Options of `designs`.
 #[derive(Debug, Args)]
@@ -58,18 +58,17 @@ pub(super) struct DesignsArgs {
 pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     let chosen = Chosen::of(args).map_err(Failure::usage)?;
     let store = Store::open_default().map_err(Failure::setup)?;
-    let (mut built, mut absent) = chosen.built(&store)?;
-    if args.build && !absent.is_empty() {
-        build_kernels(&absent)?;
-        (built, absent) = chosen.built(&store)?;
+    let earlier = earlier(&args.from, &chosen.baseline).map_err(Failure::usage)?;
+    if args.build {
+        build_kernels(&chosen.to_build(&store)?)?;
     }
+    let (built, absent) = chosen.built(&store)?;
     for absent in &absent {
         complain(format_args!(
             "-- {} does not run: {}",
             absent.design, absent.why
         ));
     }
-    let earlier = earlier(&args.from, &chosen.baseline).map_err(Failure::usage)?;
     if built.is_empty() && earlier.is_empty() {
         let said: Vec<&str> = absent.iter().map(|absent| absent.why.as_str()).collect();
         return Err(Failure::setup(anyhow!(said.join("; "))));
@@ -81,10 +80,11 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
         let (costs, scenarios) = missing(all, &earlier);
         (chosen.warmed_up(costs), scenarios)
     };
-    let total = costs.len() + scenarios.len();
+    let is_wanted = |item: &&Item| item.repeat != WARM_UP;
+    let total = costs.iter().chain(&scenarios).filter(is_wanted).count();
     // What is measured runs alone.
     let batches = [(&costs[..], 1), (&scenarios[..], args.how.jobs)];
-    let done = (total > 0)
+    let mut done = (total > 0)
         .then(|| {
             let wanted = Wanted {
                 seed: args.seed,
@@ -95,6 +95,10 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
             conduct(&batches, &wanted)
         })
         .transpose()?;
+    if let Some(done) = &mut done {
+        done.runs.retain(|run| run.repeat != WARM_UP);
+        done.not_done.retain(|item| item.repeat != WARM_UP);
+    }
     let dir = match &done {
         Some(done) => done.dir.clone(),
         None => suite_dir(args.reports.report_dir.as_deref()).map_err(|error| {
@@ -120,13 +124,16 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
 }
 
 /// Builds the kernels of these designs, and shows what that shows.
-fn build_kernels(absent: &[Absent]) -> Result<(), Failure> {
+fn build_kernels(designs: &[String]) -> Result<(), Failure> {
+    if designs.is_empty() {
+        return Ok(());
+    }
     let note = |text: &str| complain(format_args!("-- {text}"));
     let programs = Programs::find(&note).map_err(Failure::setup)?;
     let mut command = std::process::Command::new(programs.image());
     command.args(["kernel", "build"]);
-    for absent in absent {
-        command.args(["--design", &absent.design]);
+    for design in designs {
+        command.args(["--design", design]);
     }
     let status = command
         .status()

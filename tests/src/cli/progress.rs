@@ -3,7 +3,7 @@
 use pincushion_vmm::program::complain;
 
 use crate::report::RunSummary;
-use crate::suite::{Item, Progress};
+use crate::suite::{Item, Progress, WARM_UP};
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +58,10 @@ impl Progress for ToStderr {
 
     fn ended(&self, item: &Item, summary: &RunSummary, surprise: Option<&str>) {
         let mark = if summary.as_expected { "ok" } else { "NO" };
-        let repeat = if item.repeat > 1 {
-            format!(" (run {})", item.repeat)
-        } else {
-            String::new()
+        let repeat = match item.repeat {
+            WARM_UP => " (to warm up)".to_owned(),
+            1 => String::new(),
+            repeat => format!(" (run {repeat})"),
         };
         self.say(&format!(
             "{mark} {} on {}{repeat}: {} in {}",

@@ -167,6 +167,7 @@ mod tests {
             (|scenario, _| scenario.vm.fresh = true) as fn(&mut Scenario, &mut RunInfo),
             |scenario, _| scenario.vm.format = KernelFormat::Garbage,
             |scenario, _| scenario.vm.initrd = Initrd::None,
+            |scenario, _| scenario.vm.programs.push("fio".into()),
             |scenario, _| scenario.tags.push("boot".into()),
             |_, info| info.image_digest.clear(),
         ] {

@@ -53,6 +53,11 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Problem> {
             scenario.vm.cpus
         )));
     }
+    if let Some(name) = scenario.vm.programs.iter().find(|name| !is_program(name)) {
+        return Err(whole(format!(
+            "vm.programs has {name:?}: name a program without its directory, as \"fio\""
+        )));
+    }
     if !(1..=MAX_WORKERS).contains(&scenario.vm.workers) {
         return Err(whole(format!(
             "vm.workers = {}: use 1 to {MAX_WORKERS}",
@@ -351,6 +356,12 @@ fn check_step(scenario: &Scenario, step: &Step) -> Result<(), String> {
     step.host
         .as_ref()
         .map_or(Ok(()), |check| check_host(scenario, check))
+}
+
+/// What is not installed is asked of the package manager by this name.
+fn is_program(name: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || ".+-_".contains(c);
+    !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(is_fit)
 }
 
 fn does_one_thing(step: &Step) -> Result<(), String> {

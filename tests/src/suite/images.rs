@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pincushion_image::kernel::{KernelError, KernelFiles, find_built, find_selftests};
 use pincushion_image::{
     BOOT_MODULES, DRIVER_MODULES, Error, ImageSpec, KernelSpec, ON_DEMAND_MODULES, Store,
-    ensure_host_programs,
+    ensure_host_programs, host_program,
 };
 
 use super::programs::Programs;
@@ -62,12 +62,7 @@ pub(super) struct Images {
 
 impl Images {
     /// The image that is wanted. The error is for people.
-    pub(super) fn get(
-        &self,
-        wanted: Wanted,
-        programs: &Programs,
-        progress: &dyn Fn(&str),
-    ) -> Made {
+    pub(super) fn get(&self, wanted: Wanted, programs: &Programs, progress: &dyn Fn(&str)) -> Made {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = made.get(&wanted) {
             return made.clone();
@@ -127,6 +122,11 @@ fn make(
     ensure_host_programs(&names, progress)?;
     for name in names {
         image.add_host_program(name)?;
+        // Wherever this host has it, the agent looks there.
+        let mut own = host_program(name)?.swap_remove(0);
+        own.path = format!("/usr/bin/{name}");
+        image.files.retain(|file| file.path != own.path);
+        image.files.push(own);
     }
     let image = store.guest_image(&kernel, &image)?;
     // What was built from a source is not what the distribution ships.

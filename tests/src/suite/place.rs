@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::Duration;
 
-use pincushion_image::{ensure_host_programs, host_program};
+use pincushion_image::{ensure_host_programs, host_program, is_of_a_crate};
 use pincushion_vmm::doctor::{KvmAbility, probe};
 use pincushion_vmm::nested::find_qemu;
 
@@ -88,7 +88,10 @@ pub fn missing_for(scenario: &Scenario, kernel: &str) -> Option<String> {
     if is_root {
         return None;
     }
-    let mut programs = scenario.host_programs().into_iter();
+    // What comes from a crate anybody may build.
+    let in_guest = scenario.vm.programs.iter().map(String::as_str);
+    let in_guest = in_guest.filter(|name| !is_of_a_crate(name));
+    let mut programs = scenario.host_programs().into_iter().chain(in_guest);
     programs.find_map(|name| host_program(name).err().map(|error| crate::words(&error)))
 }
 

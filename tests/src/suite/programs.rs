@@ -51,7 +51,12 @@ impl Programs {
             build(&dir, &target, &root, progress)?;
         }
         let programs = Self { dir };
-        let own = [programs.agent(), programs.nested_agent(), programs.image(), programs.test()];
+        let own = [
+            programs.agent(),
+            programs.nested_agent(),
+            programs.image(),
+            programs.test(),
+        ];
         for program in own {
             if !program.is_file() {
                 return Err(ProgramError::Missing(program));

@@ -19,7 +19,7 @@ pub struct FsLoad {
     #[serde(default = "two")]
     pub threads: u32,
     /// A block device, or a file, whose content nobody else changes: with it parts of it are read by O_DIRECT into shared mappings of the
-    /// files, or written out of them, which pins their pages, while the same file is synced and stored to beside it.
+    /// files, or written out of them, which pins their pages, while the same file is synced, stored to, and moved in another mapping beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }

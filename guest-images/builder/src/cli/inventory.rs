@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pincushion_image::kernel;
-use pincushion_image::{Content, Entry, Store};
+use pincushion_image::{Content, Entry, Store, remove_crate_programs};
 
 use pincushion_image::program::{complain, exit_code, tell};
 
@@ -23,7 +23,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct RemoveArgs {
     /// First digits of a digest (at least 6), or a kernel's release or package
     names: Vec<String>,
-    /// Everything, with the sources of kernels and what is built of them
+    /// Everything, with the sources of kernels and what is built of them, and programs that were built of crates
     #[arg(long)]
     all: bool,
     /// All images; kernels stay
@@ -96,6 +96,9 @@ pub(crate) fn remove(store: &Store, args: &RemoveArgs) -> anyhow::Result<ExitCod
     if args.all {
         for source in kernel::remove_sources(store, &mut progress)? {
             tell(format_args!("removed source {}", source.display()))?;
+        }
+        for program in remove_crate_programs(store)? {
+            tell(format_args!("removed program {}", program.display()))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -49,24 +49,19 @@ impl Chosen {
         })
     }
 
+    /// The designs whose kernels are missing: of what was chosen, and of what costs are compared with.
+    pub(super) fn to_build(&self, store: &Store) -> Result<Vec<String>, Failure> {
+        let mut wanted = self.designs.clone();
+        if !wanted.iter().any(|design| design == BASELINE_DESIGN) {
+            wanted.push(BASELINE_DESIGN.to_owned());
+        }
+        let (_, absent) = built_of(&wanted, store)?;
+        Ok(absent.into_iter().map(|absent| absent.design).collect())
+    }
+
     /// Those whose kernel is in the cache, and the others with the line that builds them.
     pub(super) fn built(&self, store: &Store) -> Result<(Vec<&String>, Vec<Absent>), Failure> {
-        let files = KernelFiles::of(None);
-        let (mut built, mut absent) = (Vec::new(), Vec::new());
-        for design in &self.designs {
-            let spec: KernelSpec = format!("design:{design}").parse().map_err(Failure::usage)?;
-            let KernelSpec::Design(choice) = spec else {
-                continue;
-            };
-            match find_built(store, &files, &choice) {
-                Ok(_) => built.push(design),
-                Err(why) => absent.push(Absent {
-                    design: design.clone(),
-                    why: crate::words(&why),
-                }),
-            }
-        }
-        Ok((built, absent))
+        built_of(&self.designs, store)
     }
 
     /// All runs that the table wants, boot set by boot set.
@@ -138,7 +133,6 @@ impl Chosen {
         let ours = |run: &&RunSummary| {
             let is_row = rows.iter().any(|(.., kernel)| *kernel == run.kernel);
             (is_row || run.kernel == self.baseline)
-                && run.repeat != WARM_UP
                 && all
                     .iter()
                     .any(|(scenario, _)| scenario.name == run.scenario)
@@ -189,6 +183,29 @@ impl Chosen {
         table.words = table.in_words();
         Ok(table)
     }
+}
+
+/// Those whose kernel is in the cache, and the others with the line that builds them.
+fn built_of<'a>(
+    designs: &'a [String],
+    store: &Store,
+) -> Result<(Vec<&'a String>, Vec<Absent>), Failure> {
+    let files = KernelFiles::of(None);
+    let (mut built, mut absent) = (Vec::new(), Vec::new());
+    for design in designs {
+        let spec: KernelSpec = format!("design:{design}").parse().map_err(Failure::usage)?;
+        let KernelSpec::Design(choice) = spec else {
+            continue;
+        };
+        match find_built(store, &files, &choice) {
+            Ok(_) => built.push(design),
+            Err(why) => absent.push(Absent {
+                design: design.clone(),
+                why: crate::words(&why),
+            }),
+        }
+    }
+    Ok((built, absent))
 }
 
 /// What a scenario asks of a design.
@@ -306,7 +323,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_scenario_that_measures_is_warmed_up_once_and_the_table_does_not_have_it() {
+    fn each_scenario_that_measures_is_warmed_up_once() {
         let chosen = Chosen::of(&args(&["--design", "mapping", "--policy", "skip"])).unwrap();
         let mapping = "mapping".to_owned();
         let mut costs = chosen.items(&[&mapping], 2).unwrap();
@@ -318,12 +335,5 @@ pub(super) mod tests {
         assert_eq!(all[0].repeat, WARM_UP);
         assert_eq!(all.len(), costs.len() + 2);
         assert!(chosen.warmed_up(Vec::new()).is_empty());
-
-        let only_warm = RunSummary {
-            repeat: WARM_UP,
-            ..run("pin-cost", "design:mapping+skip")
-        };
-        let table = chosen.table(&[only_warm], "", Vec::new()).unwrap();
-        assert_eq!(table.about.made, "0 runs, ");
     }
 }

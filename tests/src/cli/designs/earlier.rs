@@ -10,7 +10,7 @@ use crate::designs::TAG_COST;
 use crate::report::RunSummary;
 use crate::rundir::RunDir;
 use crate::scenario::{Comparison, catalogue, compare_on};
-use crate::suite::{Item, WARM_UP};
+use crate::suite::Item;
 
 /// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it; but
 /// of the baseline those that measure stay, for the others of their report are compared with them.
@@ -29,9 +29,6 @@ pub(super) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Result<Vec<Ru
                 )
             })?;
             run.kernel = named_in_full(&run.kernel);
-            if run.repeat == WARM_UP {
-                continue;
-            }
             expect_as_now(&mut run);
             own.push(run);
         }

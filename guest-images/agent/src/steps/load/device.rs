@@ -2,7 +2,8 @@
 //!
 //! What the device transfers and what the CPU stores never overlap, so that what is read and what is stored must be in the file afterwards,
 //! whoever wrote the page back when, and what is written must be on the device. Half of the transfers find their pages mapped, and writable where
-//! they are read into, so that they can be pinned without a fault (GUP-fast).
+//! they are read into, so that they can be pinned without a fault (GUP-fast). Beside some of them another mapping of the file is moved from
+//! address to address, so that who counts the page table entries of a page does so while one of them is on its way.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -29,6 +30,9 @@ const MAX_LEN: u64 = 1 << 20;
 const READS: usize = 3;
 /// Most sectors of one transfer.
 const MAX_SECTORS: usize = 64;
+/// How often another mapping is moved during one of [`MOVED_ONE_IN`] transfers.
+const MOVES: usize = 16;
+const MOVED_ONE_IN: usize = 4;
 /// Most that the CPU stores at once meanwhile.
 const MAX_STORE: usize = 600;
 
@@ -192,19 +196,55 @@ fn meanwhile(
     taken: &Range<usize>,
     random: &mut Random,
 ) -> Result<(), Trouble> {
-    let (moved, beside) = thread::scope(|scope| {
+    let other = match random.below(MOVED_ONE_IN) {
+        0 => Some(another(file)?),
+        _ => None,
+    };
+    let (moved, beside, elsewhere) = thread::scope(|scope| {
         let moves = scope.spawn(transfer);
+        let other = other.map(|other| scope.spawn(move || move_about(other)));
         let beside = (0..1 + random.below(3)).try_for_each(|_| beside(file, span, taken, random));
-        (moves.join(), beside)
+        let elsewhere = other.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
+        (moves.join(), beside, elsewhere)
     });
     beside?;
-    let moved = moved.expect("it has nothing to panic at");
+    let (moved, elsewhere) = (
+        moved.expect("it has nothing to panic at"),
+        elsewhere.expect("neither has it"),
+    );
+    elsewhere.map_err(|errno| Trouble::Wrong(errno.into()))?;
     moved
         .map_err(Fault::from)
         .and_then(|moved| {
             crate::steps::transfer::whole("a transfer of the device", moved, taken.len() as u64)
         })
         .map_err(Trouble::Wrong)
+}
+
+/// Another mapping of the file, with its pages in it.
+fn another(file: &mut LoadFile) -> Result<Span, Trouble> {
+    let other = file.map()?;
+    let touched = touch(file, other, &(0..other.len()), false);
+    if touched.is_err() {
+        // What was wrong with its pages says more than what is wrong with it.
+        let _ = memory::unmap(other);
+    }
+    touched.map(|()| other)
+}
+
+/// Moves a mapping from address to address, and unmaps it.
+fn move_about(mut span: Span) -> Result<(), Errno> {
+    let mut moved = Ok(());
+    for _ in 0..MOVES {
+        match memory::remap(span) {
+            Ok(to) => span = to,
+            Err(errno) => {
+                moved = Err(errno);
+                break;
+            }
+        }
+    }
+    moved.and(memory::unmap(span))
 }
 
 /// Something else that happens to the file, of which `taken` belongs to the device.
