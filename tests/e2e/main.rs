@@ -4,7 +4,8 @@
 //! test by hand: `cargo test -p pincushion-test --test e2e -- dma-under-writeback@debian:6.12`.
 //!
 //! Where a scenario expects the same of an older kernel as of its first, and is not `quick`, that kernel is left to `--include-ignored`, and to the
-//! report cards (docs/scenarios.md): every scenario runs, and so does every expectation. So are the proofs of what is kept, but for three.
+//! report cards (docs/scenarios.md): every scenario runs, and so does every expectation. So are the proofs of what is kept, but for three, and what
+//! takes many minutes (the tag `soak`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,8 +49,11 @@ fn main() -> ExitCode {
         if let (None, Some(why)) = (&missing, &lacks) {
             eprintln!("skipping {}: {why}", title(&item));
         }
-        let is_left_out =
-            missing.is_some() || lacks.is_some() || is_once_more(&item) || is_one_proof_more(&item);
+        let is_left_out = missing.is_some()
+            || lacks.is_some()
+            || is_once_more(&item)
+            || is_one_proof_more(&item)
+            || has(&item, "soak");
         Trial::test(title(&item), move || run(&item, &suite)).with_ignored_flag(is_left_out)
     };
     let trials = items.into_iter().map(trial).collect();
@@ -67,14 +71,16 @@ fn is_once_more(item: &Item) -> bool {
     } = item;
     let expected = |kernel: &String| expected_for(&scenario.expect, kernel);
     let first = scenario.kernels.first().unwrap_or(kernel);
-    let is_quick = scenario.tags.iter().any(|tag| tag == "quick");
-    first != kernel && expected(first) == expected(kernel) && !is_quick
+    first != kernel && expected(first) == expected(kernel) && !has(item, "quick")
 }
 
 /// Whether it proves a *kept* as others do: `pincushion test run --tag proof` runs them all.
 fn is_one_proof_more(item: &Item) -> bool {
-    let has = |tag: &str| item.scenario.tags.iter().any(|known| known == tag);
-    has("proof") && !has("smoke")
+    has(item, "proof") && !has(item, "smoke")
+}
+
+fn has(item: &Item, tag: &str) -> bool {
+    item.scenario.tags.iter().any(|known| known == tag)
 }
 
 /// Name of the test of an item.
