@@ -196,6 +196,7 @@ mod tests {
     fn run(verdict: Verdict, as_expected: bool) -> RunSummary {
         RunSummary {
             scenario: String::new(),
+            repeat: 1,
             summary: String::new(),
             about: Default::default(),
             kernel: String::new(),
