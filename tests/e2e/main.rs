@@ -3,7 +3,7 @@
 //! Guests run on this host, or in nested machines, one for each guest at a time. Where neither can be, each test is skipped and says why. One
 //! test by hand: `cargo test -p pincushion-test --test e2e -- dma-under-writeback@debian:6.12`.
 //!
-//! Where a scenario expects the same of an older kernel as of its first, and is not `quick`, that kernel is left to `--include-ignored`, and to the
+//! Where a scenario expects the same of an older kernel as of its first, and is no `demo`, that kernel is left to `--include-ignored`, and to the
 //! report cards (docs/scenarios.md): every scenario runs, and so does every expectation. So are the proofs of what is kept, but for three, and what
 //! takes many minutes (the tag `soak`).
 
@@ -71,7 +71,7 @@ fn is_once_more(item: &Item) -> bool {
     } = item;
     let expected = |kernel: &String| expected_for(&scenario.expect, kernel);
     let first = scenario.kernels.first().unwrap_or(kernel);
-    first != kernel && expected(first) == expected(kernel) && !has(item, "quick")
+    first != kernel && expected(first) == expected(kernel) && !has(item, "demo")
 }
 
 /// Whether it proves a *kept* as others do: `pincushion test run --tag proof` runs them all.
