@@ -54,13 +54,17 @@ impl ImageSpec<'_> {
     /// # Errors
     /// The program is not installed, or its libraries cannot be told.
     pub fn add_host_program(&mut self, name: &str) -> Result<(), Error> {
-        for file in host_program(name)? {
-            // Two programs share their libraries.
+        self.add_files(host_program(name)?);
+        Ok(())
+    }
+
+    /// Adds files, but for those that are there: two programs share their libraries.
+    pub fn add_files(&mut self, files: Vec<ExtraFile>) {
+        for file in files {
             if !self.files.iter().any(|known| known.path == file.path) {
                 self.files.push(file);
             }
         }
-        Ok(())
     }
 }
 

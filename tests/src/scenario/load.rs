@@ -255,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_program_for_the_guest_is_a_bare_name_and_nothing_that_a_package_manager_takes_for_an_option()
+     {
+        for name in ["", "-y", "./x.deb", "fio -o A=b", "/usr/bin/fio"] {
+            let said = refused(&format!("[vm]\nprograms = ['fio', '{name}']\n"));
+            let wanted = format!("vm.programs has {name:?}: name a program without its directory");
+            assert!(said.contains(&wanted), "{said}");
+        }
+        let scenario = accepted("[vm]\nprograms = ['stress-ng', 'mkfs.ext4']\n");
+        assert_eq!(scenario.vm.programs.len(), 2);
+    }
+
+    #[test]
     fn a_guest_step_is_checked_before_any_guest_runs() {
         let said = refused("[[step]]\nguest = { op = 'fsink', file = 'f' }\n");
         assert!(

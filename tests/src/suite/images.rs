@@ -121,12 +121,10 @@ fn make(
     let names: Vec<&str> = wanted.programs.iter().map(String::as_str).collect();
     ensure_host_programs(&names, progress)?;
     for name in names {
-        image.add_host_program(name)?;
-        // Wherever this host has it, the agent looks there.
-        let mut own = host_program(name)?.swap_remove(0);
-        own.path = format!("/usr/bin/{name}");
-        image.files.retain(|file| file.path != own.path);
-        image.files.push(own);
+        let mut files = host_program(name)?;
+        // The program itself, wherever this host has it: the agent looks there.
+        files[0].path = format!("/usr/bin/{name}");
+        image.add_files(files);
     }
     let image = store.guest_image(&kernel, &image)?;
     // What was built from a source is not what the distribution ships.

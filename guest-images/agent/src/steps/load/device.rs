@@ -232,19 +232,18 @@ fn another(file: &mut LoadFile) -> Result<Span, Trouble> {
     touched.map(|()| other)
 }
 
-/// Moves a mapping from address to address, and unmaps it.
+/// Moves a mapping from address to address, and unmaps it where it is then.
 fn move_about(mut span: Span) -> Result<(), Errno> {
-    let mut moved = Ok(());
-    for _ in 0..MOVES {
-        match memory::remap(span) {
-            Ok(to) => span = to,
-            Err(errno) => {
-                moved = Err(errno);
-                break;
-            }
-        }
-    }
+    let moved = move_on(&mut span);
     moved.and(memory::unmap(span))
+}
+
+/// Moves a mapping [`MOVES`] times; `span` says where it is, also after a failure.
+fn move_on(span: &mut Span) -> Result<(), Errno> {
+    for _ in 0..MOVES {
+        *span = memory::remap(*span)?;
+    }
+    Ok(())
 }
 
 /// Something else that happens to the file, of which `taken` belongs to the device.
@@ -336,6 +335,20 @@ mod tests {
         file.check_from_disk().unwrap();
         let now = std::fs::read(dir.path().join("device")).unwrap();
         assert!(now[..64 * SECTOR] == device.content && device.content != before);
+    }
+
+    #[test]
+    fn another_mapping_is_elsewhere_after_its_moves_and_has_the_files_bytes() {
+        let (_dir, _, mut file, _) = bench();
+        let at_first = another(&mut file).unwrap();
+        let mut span = at_first;
+        move_on(&mut span).unwrap();
+        assert_ne!(span.address(), at_first.address());
+        let mut found = vec![0; span.len()];
+        guard::load(span, &mut found).unwrap();
+        assert!(found == file.content());
+        assert!(guard::load(at_first, &mut found).is_err());
+        memory::unmap(span).unwrap();
     }
 
     #[test]
