@@ -243,6 +243,8 @@ impl<L: Logic> Core<L> {
             }
             self.run_ready(queue);
             if popped.is_none() || batch.len() == BATCH {
+                // What was promised may have been exactly this batch.
+                promised = false;
                 continue;
             }
             if promised && batch.len() == 0 {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::{Bench, Room, config};
 use crate::blk::BlkConfig;
 use crate::device::VirtioDevice;
-use crate::mock::{UNANSWERED, Used};
+use crate::mock::{Driver, UNANSWERED, Used};
 use crate::trace::event::Fetch;
 use crate::trace::{Event, EventKind, Sink};
 
@@ -145,6 +145,52 @@ fn the_ledger_closes_before_the_used_index_is_visible() {
         *seen.lock().unwrap(),
         [("closed", 0), ("closed", 1), ("signalled", 2)]
     );
+}
+
+/// The driver goes on offering while the device works: sets the available index when the first request is done.
+struct OfferMore {
+    driver: Driver,
+    to: Option<u16>,
+}
+
+impl Sink for OfferMore {
+    fn record(&mut self, event: &Arc<Event>) -> io::Result<()> {
+        if matches!(event.kind, EventKind::Executed { .. })
+            && let Some(to) = self.to.take()
+        {
+            self.driver.publish(to);
+        }
+        Ok(())
+    }
+}
+
+/// A kick finds one request, and `more` come while it is served: all are served, and the rings are not taken for broken.
+fn served_when_more_come(more: u16) {
+    let room = Room::new("");
+    let config = BlkConfig {
+        queue_size: 1024,
+        ..config("a")
+    };
+    let mut bench = room.device(config);
+    for _ in 0..=more {
+        bench.driver.flush();
+    }
+    bench.driver.publish(1);
+    room.context.tracer().add_sink(Box::new(OfferMore {
+        driver: Driver::within(bench.driver.memory().clone(), 0x1000, 1024),
+        to: Some(more + 1),
+    }));
+    bench.kick();
+    assert_eq!(bench.driver.used_idx(), more + 1, "{more} more");
+    assert_eq!(bench.interrupt.resets_needed(), 0, "{more} more");
+}
+
+#[test]
+fn any_number_may_come_while_a_batch_is_served() {
+    // Batches have 64: those that end with the ring, one before and one behind.
+    for more in [1, 63, 64, 65, 127, 128, 129] {
+        served_when_more_come(more);
+    }
 }
 
 #[test]
