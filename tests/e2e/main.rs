@@ -19,14 +19,18 @@ use pincushion_test::suite::{
     missing_for_guests, select, suite_dir,
 };
 
-/// Guests at once. Each has a nested machine of one CPU to itself, so two use two CPUs of the host.
+/// Guests at once where no `--test-threads` says more or less. Each has a nested machine of one CPU to itself, so two use two CPUs of
+/// the host.
 const GUESTS_AT_ONCE: usize = 2;
+/// Tests at once: all but those wait for the seat that suits them, so that a machine gets guests that can go on from its snapshots.
+const WAITING: usize = 64;
 
 fn main() -> ExitCode {
     // Cargo hands the same filters to every test binary; libtest takes several, our harness one.
     let (filters, words): (Vec<String>, Vec<String>) = filters_and_words(std::env::args());
     let mut arguments = Arguments::from_iter(words);
-    arguments.test_threads.get_or_insert(GUESTS_AT_ONCE);
+    let guests_at_once = arguments.test_threads.unwrap_or(GUESTS_AT_ONCE);
+    arguments.test_threads = Some(if guests_at_once > 1 { WAITING } else { 1 });
     let mut items = select(&Selection::default())
         .expect("our own scenario files are valid; a unit test says so too");
     if filters.len() > 1 {
@@ -54,7 +58,8 @@ fn main() -> ExitCode {
             || is_once_more(&item)
             || is_one_proof_more(&item)
             || has(&item, "soak");
-        Trial::test(title(&item), move || run(&item, &suite)).with_ignored_flag(is_left_out)
+        Trial::test(title(&item), move || run(&item, &suite, guests_at_once))
+            .with_ignored_flag(is_left_out)
     };
     let trials = items.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -115,8 +120,8 @@ fn filters_and_words(line: impl Iterator<Item = String>) -> (Vec<String>, Vec<St
 /// Made by the first test that needs it; the error is for everybody.
 type SharedSuite = OnceLock<Result<(Suite, PathBuf), String>>;
 
-fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
-    let (suite, _) = suite.get_or_init(make).as_ref()?;
+fn run(item: &Item, suite: &SharedSuite, guests_at_once: usize) -> Result<(), Failed> {
+    let (suite, _) = suite.get_or_init(|| make(guests_at_once)).as_ref()?;
     let summary = suite.run(item, &Quiet).ok_or("stopped")?;
     if summary.as_expected {
         return Ok(());
@@ -136,13 +141,14 @@ fn run(item: &Item, suite: &SharedSuite) -> Result<(), Failed> {
     .into())
 }
 
-fn make() -> Result<(Suite, PathBuf), String> {
+fn make(guests_at_once: usize) -> Result<(Suite, PathBuf), String> {
     let note = |text: &str| Quiet.note(text);
     let dir = suite_dir(None)
         .map_err(|error| format!("cannot make a directory for the runs: {error}"))?;
     let programs = Programs::find(&note).map_err(|error| error.to_string())?;
     let place = Place::choose(PlaceChoice::Auto, dir.join("nested-console.log"), &note);
-    Ok((Suite::new(programs, place, dir.clone()), dir))
+    let suite = Suite::new(programs, place, dir.clone(), guests_at_once);
+    Ok((suite, dir))
 }
 
 /// Tells only what takes its time: libtest tells the rest.

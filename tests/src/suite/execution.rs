@@ -10,6 +10,7 @@ use super::child::ChildEnd;
 use super::images::{GuestImage, Images, Wanted};
 use super::place::{ChildOrder, Place};
 use super::programs::Programs;
+use super::seats::{Seats, Taken, WAITING, likeness};
 use super::selection::{Item, WARM_UP};
 use super::stop::Stop;
 use super::storage::unix_seconds;
@@ -44,6 +45,9 @@ pub struct Suite {
     dir: PathBuf,
     commit: String,
     stop: Stop,
+    seats: Seats,
+    /// See [`Self::enough`].
+    is_enough: AtomicBool,
     /// Names all random choices of all runs.
     pub seed: u64,
     /// Keeps disk images.
@@ -60,12 +64,14 @@ struct Attempt<'a> {
     id: &'a str,
     /// The guest boots, also where there is a snapshot.
     fresh: bool,
+    /// Where it runs.
+    seat: &'a Taken<'a>,
 }
 
 impl Suite {
-    /// A suite whose runs go to `dir`.
+    /// A suite whose runs go to `dir`, so many guests at once, whoever asks for them.
     #[must_use]
-    pub fn new(programs: Programs, place: Place, dir: PathBuf) -> Self {
+    pub fn new(programs: Programs, place: Place, dir: PathBuf, guests_at_once: usize) -> Self {
         Self {
             programs,
             images: Images::default(),
@@ -73,6 +79,8 @@ impl Suite {
             dir,
             commit: super::workspace_commit(),
             stop: Stop::default(),
+            seats: Seats::new(guests_at_once),
+            is_enough: AtomicBool::new(false),
             seed: 0,
             keep: false,
             enough: None,
@@ -86,29 +94,25 @@ impl Suite {
         self.stop.clone()
     }
 
-    /// Does all items, `jobs` at a time. The summaries are in the items' order; `None`: a stop came before that run had ended.
+    /// Does all items, `jobs` at a time: one after the other if it is one, else those after another that can go on from the same
+    /// snapshot. The summaries are in the items' order; `None`: a stop came before that run had ended.
     pub fn run_all(
         &self,
         items: &[Item],
         jobs: usize,
         progress: &dyn Progress,
     ) -> Vec<Option<RunSummary>> {
+        self.seats.provide(jobs);
+        let waiting = if jobs == 1 { 1 } else { WAITING };
         let next = AtomicUsize::new(0);
-        let is_enough = AtomicBool::new(false);
         let done = Mutex::new(vec![None; items.len()]);
         std::thread::scope(|scope| {
-            for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            for _ in 0..waiting.clamp(1, items.len().max(1)) {
                 scope.spawn(|| {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(item) = items.get(index) else { return };
-                        if is_enough.load(Ordering::Relaxed) {
-                            return;
-                        }
                         let summary = self.run(item, progress);
-                        if let (Some(enough), Some(summary)) = (self.enough, &summary) {
-                            is_enough.fetch_or(enough(summary), Ordering::Relaxed);
-                        }
                         done.lock().expect("nobody panics with it")[index] = summary;
                     }
                 });
@@ -117,9 +121,12 @@ impl Suite {
         done.into_inner().expect("all threads have ended")
     }
 
-    /// Does one item. `None`: a stop came before it had ended; its directory then holds what there was, without a verdict.
+    /// Does one item, as soon as there is a seat for it. `None`: a stop came before it had ended (its directory then holds what there
+    /// was, without a verdict), or it was [`Self::enough`] already.
     pub fn run(&self, item: &Item, progress: &dyn Progress) -> Option<RunSummary> {
-        if self.stop.wished().is_some() {
+        let like = likeness(&item.scenario, &item.kernel).filter(|_| !self.fresh);
+        let seat = self.seats.take(like);
+        if self.stop.wished().is_some() || self.is_enough.load(Ordering::Relaxed) {
             return None;
         }
         progress.began(item);
@@ -143,7 +150,7 @@ impl Suite {
         let expected = expectation.verdict;
         let (path, judgement) = match item.scenario.why_not_for(&item.kernel) {
             Some(why) => (self.dir.join(run_id(item)), not_applicable(why)),
-            None => self.produce_patiently(item, &mut info, expected, progress)?,
+            None => self.produce_patiently(item, &mut info, expected, &seat, progress)?,
         };
         let comparison = compare_on(&item.scenario, &item.kernel, &judgement);
         let summary = RunSummary {
@@ -169,6 +176,9 @@ impl Suite {
             Comparison::Surprise(what) => Some(what.as_str()),
         };
         progress.ended(item, &summary, surprise);
+        if self.enough.is_some_and(|enough| enough(&summary)) {
+            self.is_enough.store(true, Ordering::Relaxed);
+        }
         Some(summary)
     }
 
@@ -179,11 +189,17 @@ impl Suite {
         item: &Item,
         info: &mut RunInfo,
         expected: Verdict,
+        seat: &Taken<'_>,
         progress: &dyn Progress,
     ) -> Option<(PathBuf, Judgement)> {
-        let (id, fresh) = (run_id(item), self.fresh);
+        let id = run_id(item);
         let path = self.dir.join(&id);
-        let judgement = self.produce(item, &Attempt { id: &id, fresh }, info, progress)?;
+        let first = Attempt {
+            id: &id,
+            fresh: self.fresh,
+            seat,
+        };
+        let judgement = self.produce(item, &first, info, progress)?;
         let why = match says_nothing(&judgement, expected) {
             Some(why) if matches!(self.place, Place::Nested(_)) => why,
             _ => return Some((path, judgement)),
@@ -197,6 +213,7 @@ impl Suite {
             id: &format!("{id}-again"),
             // Whatever was wrong with a snapshot is not to be wrong again.
             fresh: true,
+            seat,
         };
         let judgement = self.produce(item, &again, info, progress)?;
         Some((self.dir.join(again.id), judgement))
@@ -249,6 +266,7 @@ impl Suite {
             programs: &item.scenario.host_programs(),
             keep: self.keep,
             snapshots: (!attempt.fresh).then_some(snapshots.as_path()),
+            seat: attempt.seat,
             stop: &self.stop,
         };
         let mut log = std::fs::File::create(dir.file("child.log")).ok();

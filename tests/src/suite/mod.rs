@@ -1,7 +1,7 @@
 //! A suite: many runs, each in a child of its own, on the host or in nested machines.
 //!
 //! ```text
-//! selection -> items -> workers -> run directory -> child (host | nested) -> judge -> summary
+//! selection -> items -> seats -> run directory -> child (host | nested) -> judge -> summary
 //! ```
 //!
 //! Promises: a child that crashes, hangs or is killed costs its own run only; where a run took place never decides its
@@ -13,6 +13,7 @@ mod images;
 mod nested;
 mod place;
 mod programs;
+mod seats;
 mod selection;
 mod stop;
 mod storage;

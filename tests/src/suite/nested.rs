@@ -1,10 +1,10 @@
-//! The nested machines of a suite: each run has one to itself while it lasts, so there are as many as runs at once.
+//! The nested machines of a suite: each seat is one, which a run has to itself while it lasts.
 //!
 //! Each has one emulated CPU, because QEMU emulates several in as many threads, and a kernel that rewrites its own code (static keys,
 //! ftrace) does not always survive that: a guest, or the nested machine itself, then executes a breakpoint that was taken back long
 //! ago. Several machines of one CPU use the host's CPUs as well as one machine of several does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,14 +19,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::child::{ChildEnd, Lines};
 use super::place::{ChildOrder, arguments};
 use super::programs::Programs;
+use super::seats::Taken;
 
 /// So many guests' kernels and initial RAM disks stay in a machine, 70 MB each: a suite on a few kernels sends each once.
 const GUESTS: usize = 4;
 
 /// The machines, booted when they are first needed, and again after one has died.
 pub struct Nested {
-    /// Those that no run has at present.
-    idle: Mutex<Vec<Furnished>>,
+    /// Those that no run has at present, by seat.
+    idle: Mutex<BTreeMap<usize, Furnished>>,
     /// Taken while something is installed or built that all machines need.
     preparing: Mutex<()>,
     booted: AtomicU32,
@@ -61,7 +62,7 @@ impl Nested {
     ) -> ChildEnd {
         // Once more in a fresh machine if this one dies under the run.
         for is_last in [false, true] {
-            let mut machine = match self.take(programs, progress) {
+            let mut machine = match self.take(order.seat, programs, progress) {
                 Ok(machine) => machine,
                 Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
             };
@@ -70,7 +71,7 @@ impl Nested {
             }
             match run_inside(&mut machine, order, programs, each_line) {
                 Ok(end) => {
-                    self.give_back(machine);
+                    self.idle().insert(order.seat.number(), machine);
                     return end;
                 }
                 // Another machine cannot help a file of this host, say on a full disk.
@@ -89,11 +90,17 @@ impl Nested {
         unreachable!("the last attempt returns")
     }
 
-    /// A machine for one run: an idle one, else one that is booted now.
-    fn take(&self, programs: &Programs, progress: &dyn Fn(&str)) -> Result<Furnished, NestedError> {
-        if let Some(machine) = self.idle().pop() {
+    /// The machine of a seat; booted now if there is none.
+    fn take(
+        &self,
+        seat: &Taken<'_>,
+        programs: &Programs,
+        progress: &dyn Fn(&str),
+    ) -> Result<Furnished, NestedError> {
+        if let Some(machine) = self.idle().remove(&seat.number()) {
             return Ok(machine);
         }
+        seat.renew();
         let (kernel, initrd) = {
             let _preparing = self
                 .preparing
@@ -117,11 +124,7 @@ impl Nested {
         })
     }
 
-    fn give_back(&self, machine: Furnished) {
-        self.idle().push(machine);
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Furnished>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Furnished>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

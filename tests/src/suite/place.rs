@@ -12,6 +12,7 @@ use super::child::{self, ChildEnd};
 use super::images::missing_build;
 use super::nested::Nested;
 use super::programs::Programs;
+use super::seats::Taken;
 use super::stop::Stop;
 use crate::scenario::Scenario;
 
@@ -49,6 +50,8 @@ pub(super) struct ChildOrder<'a> {
     pub(super) keep: bool,
     /// Where snapshots of booted guests are kept, on this host; `None`: every guest boots.
     pub(super) snapshots: Option<&'a Path>,
+    /// Which of the nested machines, where guests run in such.
+    pub(super) seat: &'a Taken<'a>,
     pub(super) stop: &'a Stop,
 }
 
