@@ -169,8 +169,13 @@ fn doubt(timeline: &Timeline, opinion: &Opinion) -> Option<String> {
         let name = timeline
             .step(failed.step)
             .map_or("", |step| step.name.as_str());
+        let mistakes = match timeline.guest_mistakes {
+            0 => "",
+            // Either the driver's, after which a device may stand still, or ours.
+            _ => ", and a device complained of its driver (`guest-mistake` in the log)",
+        };
         return Some(format!(
-            "step {} ({name}) gave {} where {} was needed",
+            "step {} ({name}) gave {} where {} was needed{mistakes}",
             failed.step, failed.got, failed.wanted
         ));
     }
@@ -334,8 +339,21 @@ mod tests {
     #[test]
     fn doubt_makes_a_run_inconclusive_and_says_why() {
         type Story = fn(&mut Script);
-        let stories: [(&str, Story); 6] = [
+        let stories: [(&str, Story); 7] = [
             ("gave EIO where ok was needed", |script| {
+                script.fact(
+                    "step-failed",
+                    json!({"step": 1, "wanted": "ok", "got": "EIO"}),
+                );
+                script.stop("power-off");
+            }),
+            ("needed, and a device complained", |script| {
+                script.push(EventKind::GuestMistake {
+                    device: "a".into(),
+                    queue: 0,
+                    what: "a head was offered again while it is in flight".into(),
+                    answer: "ignored".into(),
+                });
                 script.fact(
                     "step-failed",
                     json!({"step": 1, "wanted": "ok", "got": "EIO"}),
