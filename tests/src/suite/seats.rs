@@ -65,8 +65,10 @@ impl Seats {
         state.last += 1;
         let ticket = state.last;
         state.waiting.insert(ticket, likeness);
+        if state.call() {
+            self.changed.notify_all();
+        }
         loop {
-            state.call();
             if let Some(number) = state.called.remove(&ticket) {
                 return Taken {
                     seats: self,
@@ -74,11 +76,8 @@ impl Seats {
                     likeness,
                 };
             }
-            self.changed.notify_all();
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -89,14 +88,15 @@ impl Seats {
 }
 
 impl State {
-    /// Gives each free seat to the one that suits it best.
-    fn call(&mut self) {
+    /// Gives each free seat to the one that suits it best. `true`: somebody was called.
+    fn call(&mut self) -> bool {
+        let before = self.called.len();
         for number in 0..self.seats.len() {
             if self.seats[number].is_taken {
                 continue;
             }
             let Some(ticket) = self.best_for(number) else {
-                return;
+                break;
             };
             let likeness = self.waiting.remove(&ticket).flatten();
             let seat = &mut self.seats[number];
@@ -104,6 +104,7 @@ impl State {
             seat.had.extend(likeness);
             self.called.insert(ticket, number);
         }
+        self.called.len() > before
     }
 
     fn best_for(&self, number: usize) -> Option<u64> {
@@ -139,8 +140,9 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut state = self.seats.state();
         state.seats[self.number].is_taken = false;
-        state.call();
-        self.seats.changed.notify_all();
+        if state.call() {
+            self.seats.changed.notify_all();
+        }
     }
 }
 
