@@ -194,7 +194,9 @@ mod tests {
             waiting: (1..).zip(waiting.iter().copied()).collect(),
             ..State::default()
         };
-        state.call();
+        let somebody = state.call();
+        assert_eq!(somebody, !state.called.is_empty());
+        assert!(!state.call(), "who waits on is not woken for nothing");
         state.called.into_iter().collect()
     }
 
