@@ -1,20 +1,20 @@
 //! One run from its order to its summary; and many of them, some at a time.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::child::ChildEnd;
 use super::images::{GuestImage, Images, Wanted};
+use super::outcome::{judged, not_applicable, says_nothing, setup_error};
 use super::place::{ChildOrder, Place};
 use super::programs::Programs;
 use super::seats::{Seats, Taken, WAITING, likeness};
 use super::selection::{Item, WARM_UP};
 use super::stop::Stop;
 use super::storage::unix_seconds;
-use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
 use crate::report::{AboutScenario, RunSummary};
 use crate::rundir::{RunDir, RunInfo, replay_line};
 use crate::runner::look_and_tell;
@@ -302,88 +302,11 @@ impl Drop for Suite {
     }
 }
 
-/// Counted where the run's own process did not end as it should.
-const BROKE_DOWN: &str = "process.broke-down";
-
-/// Why this judgement is about the nested machine or the course of the run, and not about the kernel; words for before its reason. A
-/// finding, a panic, a hang and a pass are never looked away from.
-fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str> {
-    if count(judgement, IMPOSSIBLE_FLAGS) > 0 {
-        return Some("a CPU showed flags that it cannot have had, its emulation failed: ");
-    }
-    let was_silent = judgement.verdict == Verdict::SetupError && count(judgement, "boots") > 0;
-    // One with a possible finding says something, and a process of ours that broke down must be seen.
-    let missed_its_point = judgement.verdict == Verdict::Inconclusive
-        && judgement.findings.is_empty()
-        && count(judgement, BROKE_DOWN) == 0;
-    ((was_silent || missed_its_point) && judgement.verdict != expected).then_some("")
-}
-
-fn count(judgement: &Judgement, what: &str) -> u64 {
-    judgement.counts.get(what).copied().unwrap_or_default()
-}
-
 fn describe(info: &mut RunInfo, image: &GuestImage) {
     info.kernel_release.clone_from(&image.release);
     info.kernel_package.clone_from(&image.package);
     info.kernel_parameters.clone_from(&image.parameters);
     info.image_digest.clone_from(&image.digest);
-}
-
-/// The judgement of the evidence, given how the child ended.
-fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
-    let judgement = match judge(run_dir) {
-        Ok(judgement) => judgement,
-        Err(error) => {
-            let how = match end {
-                ChildEnd::Done => String::new(),
-                ChildEnd::Crashed(how) => {
-                    format!("; the run's process ended by {how}, see child.log")
-                }
-                ChildEnd::LimitReached => "; the run's process did not end within its limit".into(),
-                ChildEnd::NotStarted(why) => return setup_error(why.clone()),
-                ChildEnd::Stopped => "; it was stopped".into(),
-            };
-            return setup_error(format!("{}{how}", crate::words(&error)));
-        }
-    };
-    let doubt = match end {
-        ChildEnd::Done => return judgement,
-        ChildEnd::Crashed(how) => format!("the run's process ended by {how}, see child.log"),
-        ChildEnd::LimitReached => "the run's process did not end within its limit".into(),
-        ChildEnd::NotStarted(why) => why.clone(),
-        ChildEnd::Stopped => "it was stopped".into(),
-    };
-    // What is certain stays certain; but a process that broke down cannot vouch for a pass.
-    let verdict = match (judgement.verdict, end) {
-        (Verdict::Pass | Verdict::Inconclusive, ChildEnd::LimitReached) => Verdict::Hang,
-        (Verdict::Pass, _) => Verdict::Inconclusive,
-        (verdict, _) => verdict,
-    };
-    let mut counts = judgement.counts;
-    counts.insert(BROKE_DOWN.to_owned(), 1);
-    Judgement {
-        verdict,
-        reason: format!("{doubt}; {}", judgement.reason),
-        counts,
-        ..judgement
-    }
-}
-
-fn not_applicable(why: &str) -> Judgement {
-    Judgement {
-        verdict: Verdict::NotApplicable,
-        ..setup_error(why.to_owned())
-    }
-}
-
-fn setup_error(reason: String) -> Judgement {
-    Judgement {
-        verdict: Verdict::SetupError,
-        reason,
-        findings: Vec::new(),
-        counts: Default::default(),
-    }
 }
 
 /// Names a run in its suite, and its directory.
@@ -411,7 +334,6 @@ fn run_id(item: &Item) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::example;
 
     fn item(kernel: &str, repeat: u32) -> Item {
         let scenario = crate::scenario::catalogue::all()
@@ -436,69 +358,6 @@ mod tests {
         assert_eq!(
             run_id(&item("./my kernel/vmlinux", 3)),
             format!("{name}@my-kernel-vmlinux-3")
-        );
-    }
-
-    #[test]
-    fn only_what_says_nothing_about_the_kernel_is_tried_again() {
-        let judgement = |verdict, what: &str| Judgement {
-            verdict,
-            counts: [(what.to_owned(), 1)].into(),
-            ..setup_error(String::new())
-        };
-        let tried_again = |verdict, what: &str, expected| {
-            says_nothing(&judgement(verdict, what), expected).is_some()
-        };
-        let silent = (Verdict::SetupError, "boots");
-        assert!(tried_again(silent.0, silent.1, Verdict::Pass));
-        assert!(!tried_again(silent.0, silent.1, Verdict::SetupError));
-        assert!(!tried_again(
-            Verdict::SetupError,
-            "facts.malformed",
-            Verdict::Pass
-        ));
-        let flags = (Verdict::GuestPanic, IMPOSSIBLE_FLAGS);
-        assert!(tried_again(flags.0, flags.1, Verdict::Finding));
-        assert!(tried_again(Verdict::Inconclusive, "boots", Verdict::Pass));
-        assert!(!tried_again(
-            Verdict::Inconclusive,
-            "boots",
-            Verdict::Inconclusive
-        ));
-        assert!(!tried_again(
-            Verdict::Inconclusive,
-            BROKE_DOWN,
-            Verdict::Pass
-        ));
-        let mut possible = judgement(Verdict::Inconclusive, "boots");
-        possible.findings = example(Verdict::Finding, true).judgement.findings;
-        assert_eq!(says_nothing(&possible, Verdict::Pass), None);
-        for verdict in [
-            Verdict::GuestPanic,
-            Verdict::Hang,
-            Verdict::Finding,
-            Verdict::Pass,
-        ] {
-            for expected in [Verdict::Pass, Verdict::Finding] {
-                assert!(!tried_again(verdict, "boots", expected), "{verdict:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_child_that_left_no_log_is_a_setup_error_with_the_reason() {
-        let dir = tempfile::tempdir().unwrap();
-        let judgement = judged(dir.path(), &ChildEnd::Crashed("signal 11".into()));
-        assert_eq!(judgement.verdict, Verdict::SetupError);
-        assert!(
-            judgement.reason.contains("signal 11"),
-            "{}",
-            judgement.reason
-        );
-        let judgement = judged(dir.path(), &ChildEnd::NotStarted("no qemu".into()));
-        assert_eq!(
-            (judgement.verdict, judgement.reason.as_str()),
-            (Verdict::SetupError, "no qemu")
         );
     }
 }

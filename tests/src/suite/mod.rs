@@ -11,6 +11,7 @@ mod child;
 mod execution;
 mod images;
 mod nested;
+mod outcome;
 mod place;
 mod programs;
 mod seats;
