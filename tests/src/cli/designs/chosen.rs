@@ -14,6 +14,7 @@ use crate::designs::{
 use crate::report::RunSummary;
 use crate::scenario::Scenario;
 use crate::suite::{Item, Selection, SelectionError, WARM_UP, select, today};
+use crate::verdict::Verdict;
 
 /// Designs, policies and scenarios that were asked for; all of them exist.
 pub(super) struct Chosen {
@@ -142,11 +143,14 @@ impl Chosen {
             .iter()
             .map(|run| {
                 Measured::read(&run.run_dir).unwrap_or_else(|error| {
-                    complain(format_args!(
-                        "-- nothing is measured by {}: {}",
-                        run.run_dir.display(),
-                        crate::words(&error)
-                    ));
+                    // What does not apply to a kernel is not run at all.
+                    if run.judgement.verdict != Verdict::NotApplicable {
+                        complain(format_args!(
+                            "-- nothing is measured by {}: {}",
+                            run.run_dir.display(),
+                            crate::words(&error)
+                        ));
+                    }
                     Measured::default()
                 })
             })
