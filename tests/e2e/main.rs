@@ -16,21 +16,20 @@ use pincushion_test::report::RunSummary;
 use pincushion_test::scenario::expected_for;
 use pincushion_test::suite::{
     Item, Place, PlaceChoice, Programs, Progress, Selection, Suite, missing_for,
-    missing_for_guests, select, suite_dir,
+    missing_for_guests, select, suite_dir, threads_for,
 };
 
 /// Guests at once where no `--test-threads` says more or less. Each has a nested machine of one CPU to itself, so two use two CPUs of
 /// the host.
 const GUESTS_AT_ONCE: usize = 2;
-/// Tests at once: all but those wait for the seat that suits them, so that a machine gets guests that can go on from its snapshots.
-const WAITING: usize = 64;
 
 fn main() -> ExitCode {
     // Cargo hands the same filters to every test binary; libtest takes several, our harness one.
     let (filters, words): (Vec<String>, Vec<String>) = filters_and_words(std::env::args());
     let mut arguments = Arguments::from_iter(words);
     let guests_at_once = arguments.test_threads.unwrap_or(GUESTS_AT_ONCE);
-    arguments.test_threads = Some(if guests_at_once > 1 { WAITING } else { 1 });
+    // All tests but these wait for the seat that suits them.
+    arguments.test_threads = Some(threads_for(guests_at_once));
     let mut items = select(&Selection::default())
         .expect("our own scenario files are valid; a unit test says so too");
     if filters.len() > 1 {

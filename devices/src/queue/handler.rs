@@ -52,7 +52,7 @@ use super::ring::{Ring, RingBroken};
 use super::wake::Wake;
 
 /// Chains that are popped together.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// Batches after which a turn ends, so that a guest that never stops cannot keep the device's lock: a reset has to
 /// get it.
 const BATCHES_PER_TURN: usize = 8;

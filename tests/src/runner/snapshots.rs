@@ -19,7 +19,6 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::rundir::RunInfo;
 use crate::scenario::Scenario;
-use crate::scenario::model::{Initrd, KernelFormat};
 
 /// Most that all snapshots of a directory may take, in bytes: two thirds of its file system, which may be the memory of a nested
 /// machine, and never more than 4 GiB.
@@ -38,13 +37,7 @@ pub(super) fn place(
     devices: &[SharedDevice],
 ) -> Option<PathBuf> {
     let vm = &scenario.vm;
-    let boots = vm.fresh
-        || vm.initrd != Initrd::Agent
-        // It would be as large as they are.
-        || !vm.programs.is_empty()
-        || vm.format == KernelFormat::Garbage
-        || scenario.tags.iter().any(|tag| tag == "boot");
-    if boots || info.image_digest.is_empty() {
+    if scenario.boots_by_itself() || info.image_digest.is_empty() {
         return None;
     }
     let devices: Vec<(u32, usize)> = devices
@@ -112,6 +105,7 @@ mod tests {
     use pincushion_devices::context::Context;
 
     use super::*;
+    use crate::scenario::model::{Initrd, KernelFormat};
 
     fn disk(name: &str) -> SharedDevice {
         let disk = Box::new(MemoryDisk::new(1 << 20));

@@ -51,6 +51,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
     "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive" "device-lets-go"
+    "free-pages-reported"
     "pins-balanced" "exercise" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"
     "dax-not-free-xfs" "dax-taken" "dax-wait" "dax-done-or-waits" "dax-clone-ext4" "dax-clone-xfs" "dax-end-ext4"

@@ -107,6 +107,18 @@ impl Scenario {
         names
     }
 
+    /// Whether its guest boots in any case, and leaves no snapshot for others.
+    #[must_use]
+    pub fn boots_by_itself(&self) -> bool {
+        let vm = &self.vm;
+        vm.fresh
+            || vm.initrd != Initrd::Agent
+            // It would be as large as they are.
+            || !vm.programs.is_empty()
+            || vm.format == KernelFormat::Garbage
+            || self.tags.iter().any(|tag| tag == "boot")
+    }
+
     /// What is on its disks and regions at first.
     pub(super) fn contents(&self) -> impl Iterator<Item = Content> {
         let disks = self.disks.iter().map(|disk| disk.content);

@@ -11,7 +11,7 @@ use super::images::{GuestImage, Images, Wanted};
 use super::outcome::{judged, not_applicable, says_nothing, setup_error};
 use super::place::{ChildOrder, Place};
 use super::programs::Programs;
-use super::seats::{Seats, Taken, WAITING, likeness};
+use super::seats::{Seats, Taken, likeness, threads_for};
 use super::selection::{Item, WARM_UP};
 use super::stop::Stop;
 use super::storage::unix_seconds;
@@ -103,11 +103,10 @@ impl Suite {
         progress: &dyn Progress,
     ) -> Vec<Option<RunSummary>> {
         self.seats.provide(jobs);
-        let waiting = if jobs == 1 { 1 } else { WAITING };
         let next = AtomicUsize::new(0);
         let done = Mutex::new(vec![None; items.len()]);
         std::thread::scope(|scope| {
-            for _ in 0..waiting.clamp(1, items.len().max(1)) {
+            for _ in 0..threads_for(jobs).min(items.len()) {
                 scope.spawn(|| {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);

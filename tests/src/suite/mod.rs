@@ -22,6 +22,7 @@ mod storage;
 pub use execution::{Progress, Suite};
 pub use place::{Place, PlaceChoice, missing_for, missing_for_guests};
 pub use programs::{Programs, workspace_commit};
+pub use seats::threads_for;
 pub(crate) use selection::split_variant;
 pub use selection::{Item, Selection, SelectionError, WARM_UP, read_file, select};
 pub use stop::Stop;

@@ -12,7 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::scenario::Scenario;
 
 /// So many are worth letting wait at once: among these a seat chooses.
-pub(super) const WAITING: usize = 64;
+const WAITING: usize = 64;
+
+/// How many threads should ask for a seat where so many guests run at once. One alone keeps the order.
+#[must_use]
+pub fn threads_for(guests_at_once: usize) -> usize {
+    if guests_at_once > 1 { WAITING } else { 1 }
+}
 
 /// The seats of a suite.
 pub(super) struct Seats {
@@ -150,7 +156,7 @@ impl Drop for Taken<'_> {
 /// image is there; `runner/snapshots.rs` knows.
 pub(super) fn likeness(scenario: &Scenario, kernel: &str) -> Option<u64> {
     let vm = &scenario.vm;
-    if vm.fresh || !vm.programs.is_empty() || scenario.tags.iter().any(|tag| tag == "boot") {
+    if scenario.boots_by_itself() {
         return None;
     }
     let devices = (
@@ -169,7 +175,7 @@ pub(super) fn likeness(scenario: &Scenario, kernel: &str) -> Option<u64> {
         vm.virtio_console,
     );
     let shape = (
-        (kernel, vm.format, &vm.cmdline, vm.initrd),
+        (kernel, vm.format, &vm.cmdline),
         (vm.cpus, &vm.memory, vm.transport),
         scenario.file_system_modules(),
         devices,

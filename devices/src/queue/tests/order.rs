@@ -8,6 +8,7 @@ use super::{Bench, Room, config};
 use crate::blk::BlkConfig;
 use crate::device::VirtioDevice;
 use crate::mock::{Driver, UNANSWERED, Used};
+use crate::queue::handler::BATCH;
 use crate::trace::event::Fetch;
 use crate::trace::{Event, EventKind, Sink};
 
@@ -187,8 +188,17 @@ fn served_when_more_come(more: u16) {
 
 #[test]
 fn any_number_may_come_while_a_batch_is_served() {
-    // Batches have 64: those that end with the ring, one before and one behind.
-    for more in [1, 63, 64, 65, 127, 128, 129] {
+    // Those that end with a batch, one before and one behind.
+    let batch = u16::try_from(BATCH).unwrap();
+    for more in [
+        1,
+        batch - 1,
+        batch,
+        batch + 1,
+        2 * batch - 1,
+        2 * batch,
+        2 * batch + 1,
+    ] {
         served_when_more_come(more);
     }
 }
