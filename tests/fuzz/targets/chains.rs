@@ -98,11 +98,11 @@ const WRONG: &str = r#"
 const PLANS: [&str; 3] = ["", HELD, WRONG];
 
 /// A device that is wrong on purpose.
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 const PLANTED: &str = "[[rule]]\nplanted = 'hold-after-completion'\n";
 
 /// Meets a disk that keeps a hold when its request is used: has to panic.
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 pub fn meet_planted_bug() {
     let play = Play::new(Kind::Blk, 0, PLANTED);
     play.subject.assert_serves();

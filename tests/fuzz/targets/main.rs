@@ -1,6 +1,6 @@
 //! Fuzz targets, and the replay of what they found.
 //!
-//! `tests/fuzz/run` builds this with libFuzzer (`--cfg fuzzing`); `PINCUSHION_FUZZ` names the target then. Built as any other test
+//! `tests/fuzz/run` builds this with libFuzzer (the feature `libfuzzer`); `PINCUSHION_FUZZ` names the target then. Built as any other test
 //! it needs no libFuzzer and no C++: each target meets every input of its `corpus`, and a file that is named by
 //! `PINCUSHION_FUZZ_INPUT` alone.
 //!
@@ -13,18 +13,14 @@
 //! | logs | event logs for the judge |
 //!
 //! Not here: host I/O (io_uring and files answer later, so an input would not repeat) and KVM.
-#![expect(
-    unexpected_cfgs,
-    reason = "`fuzzing` is set by tests/fuzz/run, and cargo knows no such name"
-)]
-#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 mod account;
 mod api;
 mod chains;
 mod logs;
 mod plan;
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 mod replay;
 #[path = "../../../vmm/tests/control/schema.rs"]
 mod schema;
@@ -42,7 +38,7 @@ const TARGETS: [(&str, Target); 5] = [
     ("logs", logs::target),
 ];
 
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 fn chosen() -> Target {
     static CHOSEN: std::sync::OnceLock<Target> = std::sync::OnceLock::new();
     *CHOSEN.get_or_init(|| {
@@ -54,10 +50,10 @@ fn chosen() -> Target {
     })
 }
 
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| chosen()(data));
 
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 fn main() -> std::process::ExitCode {
     replay::main()
 }
