@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::child::ChildEnd;
 use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
-use crate::verdict::{Judgement, Verdict};
+use crate::verdict::{Certainty, Judgement, Verdict};
 
 /// Counted where the run's own process did not end as it should.
 const BROKE_DOWN: &str = "process.broke-down";
@@ -23,7 +23,11 @@ pub(super) fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&
     // An emulated CPU that was interrupted where no interrupt may come, and waits for a lock that it holds itself, has been seen twice, both
     // times in a guest that still loaded its drivers.
     let hung_before_its_point = judgement.verdict == Verdict::Hang
-        && ["parked", "faults"].map(|what| count(judgement, what)) == [0, 0];
+        && ["parked", "faults"].map(|what| count(judgement, what)) == [0, 0]
+        && judgement
+            .findings
+            .iter()
+            .all(|finding| finding.certainty == Certainty::Possible);
     if judgement.verdict == expected {
         return None;
     }
@@ -137,6 +141,12 @@ mod tests {
         for what in ["parked", "faults"] {
             assert!(!tried_again(Verdict::Hang, what, Verdict::Finding));
         }
+        let mut hang = judgement(Verdict::Hang, "requests");
+        hang.findings = example(Verdict::Finding, true).judgement.findings;
+        hang.findings[0].certainty = Certainty::Possible;
+        assert!(says_nothing(&hang, Verdict::Finding).is_some());
+        hang.findings[0].certainty = Certainty::Certain;
+        assert_eq!(says_nothing(&hang, Verdict::Finding), None);
         for verdict in [Verdict::GuestPanic, Verdict::Finding, Verdict::Pass] {
             for expected in [Verdict::Pass, Verdict::Finding] {
                 assert!(!tried_again(verdict, "boots", expected), "{verdict:?}");
