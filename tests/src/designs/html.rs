@@ -20,6 +20,7 @@ pub fn html(table: &Table) -> String {
         absent => Value::from(Serde(&table.absent)),
         sections => Value::from(Serde(sections(table))),
         words => Value::from(Serde(&table.words)),
+        differences => Value::from(Serde(&table.differences)),
     };
     let template = environment
         .get_template("page")
@@ -38,6 +39,7 @@ mod tests {
     fn the_page_has_every_cell_needs_no_network_and_takes_text_for_text() {
         let mut table = table();
         table.words = vec!["<b> & more".into()];
+        table.differences = vec!["it differs".into()];
         table.rows[0].scenarios[0].as_mut().unwrap().why = "a \"why\"".into();
         let page = html(&table);
         for part in [
@@ -45,6 +47,7 @@ mod tests {
             "class=\"state kept\"",
             "2.00 (2.00 to 2.00)",
             "&lt;b&gt; &amp; more",
+            "<li>it differs</li>",
             "Made on 2026-01-02",
         ] {
             assert!(page.contains(part), "{part:?} is not in\n{page}");

@@ -37,10 +37,25 @@ pub struct Facts {
     pub who: Known,
 }
 
+/// A design that has no kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Infeasible {
+    /// Its name and its number in the debate.
+    pub name: String,
+    /// What it would be.
+    pub is: String,
+    /// Where it fails, line by line.
+    pub fails: Vec<Known>,
+    /// What it would take.
+    pub takes: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     design: Vec<Facts>,
+    infeasible: Vec<Infeasible>,
 }
 
 /// What the file says of a design.
@@ -49,9 +64,18 @@ pub fn of(design: &str) -> Option<Facts> {
     all().into_iter().find(|facts| facts.name == design)
 }
 
+/// Designs that cannot be a kernel of this series.
+#[must_use]
+pub fn infeasible() -> Vec<Infeasible> {
+    file().infeasible
+}
+
 fn all() -> Vec<Facts> {
-    let file: File = toml::from_str(TEXT).expect("part of the program, and tested");
-    file.design
+    file().design
+}
+
+fn file() -> File {
+    toml::from_str(TEXT).expect("part of the program, and tested")
 }
 
 #[cfg(test)]
@@ -89,6 +113,19 @@ mod tests {
                 assert!(!known.says.is_empty() && !known.source.is_empty(), "{name}");
             }
             names.push(name);
+        }
+        for Infeasible {
+            name,
+            is,
+            fails,
+            takes,
+        } in infeasible()
+        {
+            assert!(catalogue.design(&name).is_err(), "{name} has a kernel");
+            assert!(!is.is_empty() && !takes.is_empty() && !fails.is_empty());
+            for known in fails {
+                assert!(!known.says.is_empty() && !known.source.is_empty(), "{name}");
+            }
         }
         assert_eq!(of("bias").unwrap().name, "bias");
         assert_eq!(of("no such design"), None);

@@ -27,8 +27,12 @@ pub fn markdown(table: &Table) -> String {
     for section in sections(table) {
         write_section(&mut text, &section);
     }
-    text += "\n## In words\n\n";
-    text += &table.words.join(" ");
+    text += "\n## How rows differ\n\nMade of the cells.\n\n";
+    for sentence in &table.differences {
+        let _ = writeln!(text, "- {sentence}");
+    }
+    text += "\n## In plain words\n\n";
+    text += &table.words.join("\n\n");
     text += "\n";
     text
 }
@@ -68,7 +72,8 @@ mod tests {
     #[test]
     fn the_file_says_when_by_what_and_what_came_of_it() {
         let mut table = table();
-        table.words = table.in_words();
+        table.put_into_words();
+        table.words = vec!["One.".into(), "Two.".into()];
         table.absent = vec![Absent {
             design: "field".into(),
             why: "run `pincushion image kernel build --design field`".into(),
@@ -80,7 +85,8 @@ mod tests {
             "| bias+none | **broken 1 of 1** |",
             "## What it costs",
             "| bias+bounce | 2.00 (2.00 to 2.00), quickest 2.00 |",
-            "## In words\n\nO1 is kept",
+            "## How rows differ\n\nMade of the cells.\n\n- O1 is kept",
+            "\n## In plain words\n\nOne.\n\nTwo.\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

@@ -67,11 +67,21 @@ pub struct MostPins {
     pub then_refused: bool,
 }
 
+/// What the rounds of a measure have taken, in their order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rounds {
+    /// Nanoseconds of the guest's clock for one operation.
+    pub ns: Vec<f64>,
+    /// The same in units of a loop that ran around each round: what the host had of time for its guest falls out of them. Empty where the run
+    /// did not tell.
+    pub loops: Vec<f64>,
+}
+
 /// What one run's log says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
-    /// By what the step says of itself, in the order of the steps: nanoseconds per operation, a number per round.
-    pub costs: Vec<(String, Vec<f64>)>,
+    /// By what the step says of itself, in the order of the steps.
+    pub costs: Vec<(String, Rounds)>,
     /// What the kernel told.
     pub tracking: Option<Tracking>,
     /// Whether a page that many share, and nobody has pinned, was kept from the swap space.
@@ -128,7 +138,7 @@ fn values(step: &Step) -> Option<&BTreeMap<String, Value>> {
     }
 }
 
-fn cost(step: &Step) -> Option<(String, Vec<f64>)> {
+fn cost(step: &Step) -> Option<(String, Rounds)> {
     let Some(Act::Measure(Measure::Pin { .. } | Measure::Read { .. } | Measure::Fsync { .. })) =
         &step.act
     else {
@@ -140,10 +150,22 @@ fn cost(step: &Step) -> Option<(String, Vec<f64>)> {
     else {
         return None;
     };
+    let loops = match values.get("loop_ns") {
+        Some(Value::Numbers(loops)) if loops.len() == rounds.len() => &loops[..],
+        _ => &[],
+    };
     #[expect(clippy::cast_precision_loss, reason = "2^53 ns are a hundred days")]
-    let each = |ns: &u64| *ns as f64 / (*operations).max(1) as f64;
-    let rounds: Vec<f64> = rounds.iter().map(each).collect();
-    (rounds.len() >= FEWEST_ROUNDS).then(|| (step.name.clone(), rounds))
+    let number = |ns: &u64| *ns as f64;
+    let each = |ns: &u64| number(ns) / number(operations).max(1.0);
+    let ns: Vec<f64> = rounds.iter().map(each).collect();
+    let by_loops = ns.iter().zip(loops);
+    let rounds = Rounds {
+        loops: by_loops
+            .map(|(ns, one)| ns / number(one).max(1.0))
+            .collect(),
+        ns,
+    };
+    (rounds.ns.len() >= FEWEST_ROUNDS).then(|| (step.name.clone(), rounds))
 }
 
 fn tracking(step: &Step) -> Option<Tracking> {
@@ -247,10 +269,26 @@ mod tests {
                 fsync.clone(),
                 ok(json!({"round_ns": [10], "operations": 1})),
             ),
-            step("failed", fsync, failed()),
+            step("failed", fsync.clone(), failed()),
+            // The machine was half as quick in its second round.
+            step(
+                "uneven",
+                fsync,
+                ok(json!({"round_ns": [10, 20, 10], "loop_ns": [5, 10, 5], "operations": 1})),
+            ),
         ];
         let measured = Measured::of(&steps);
-        assert_eq!(measured.costs, [("fast".to_owned(), vec![5.0, 10.0, 15.0])]);
+        let rounds = |ns: [f64; 3], loops: &[f64]| Rounds {
+            ns: ns.to_vec(),
+            loops: loops.to_vec(),
+        };
+        assert_eq!(
+            measured.costs,
+            [
+                ("fast".to_owned(), rounds([5.0, 10.0, 15.0], &[])),
+                ("uneven".to_owned(), rounds([10.0, 20.0, 10.0], &[2.0; 3])),
+            ]
+        );
     }
 
     #[test]

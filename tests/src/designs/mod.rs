@@ -3,17 +3,21 @@
 //! ```text
 //! runs -> measured.rs (their logs) --\
 //! runs -> the report card ------------> table.rs -> view.rs -> markdown.rs, html.rs; JSON
-//! knowledge.toml (what no run tells) -/      \--> words.rs, in plain words
+//! knowledge.toml (what no run tells) -/      |--> words.rs, how rows differ
+//! conclusion.toml (sentences of ours) -------\--> conclusion.rs, those that the cells bear out
 //! ```
 //!
 //! Promises: what the page says of a run is in that run's directory; what no run has said is empty or "?", and what is from knowledge.toml has
-//! its source beside it; the words at the end are made of the cells, so no run can contradict them. Does not promise: that times mean anything
+//! its source beside it; what is said of them in words is made of the cells, or stands only
+//! where each cell that it speaks of says so. Does not promise: that times mean anything
 //! on another machine. Only ratios of one boot set are shown, with their spread.
 
+mod conclusion;
 mod html;
 pub mod knowledge;
 mod markdown;
 mod measured;
+mod once;
 mod ratio;
 mod table;
 #[cfg(test)]
@@ -23,7 +27,7 @@ mod words;
 
 pub use html::html;
 pub use markdown::markdown;
-pub use measured::{Measured, MostPins, Tracking};
+pub use measured::{Measured, MostPins, Rounds, Tracking};
 pub use ratio::Ratio;
 pub use table::{About, Absent, Cell, Cost, Parts, PromiseCell, Row, ScenarioColumn, Table};
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::knowledge::{self, Facts};
-use super::measured::{Measured, MostPins, Tracking};
+use super::measured::{Measured, MostPins, Rounds, Tracking};
+use super::once::share_once;
 use super::ratio::{Ratio, median};
 use crate::report::{Card, CellState, RunSummary};
 use crate::verdict::Promise;
@@ -29,6 +30,8 @@ pub struct Table {
     pub facts: Vec<Facts>,
     /// Designs that did not run.
     pub absent: Vec<Absent>,
+    /// How rows differ, sentence by sentence.
+    pub differences: Vec<String>,
     /// What it comes to, sentence by sentence.
     pub words: Vec<String>,
 }
@@ -178,7 +181,7 @@ pub struct Parts<'a> {
     pub baseline: &'a str,
 }
 
-const PROMISES: [(Promise, &str); 3] = [
+pub(super) const PROMISES: [(Promise, &str); 3] = [
     (Promise::O1, "O1"),
     (Promise::O2, "O2"),
     (Promise::O3, "O3"),
@@ -230,6 +233,7 @@ impl Table {
             costs,
             rows,
             absent,
+            differences: Vec::new(),
             words: Vec::new(),
         }
     }
@@ -314,8 +318,8 @@ fn cost_names(parts: &Parts<'_>) -> Vec<String> {
 }
 
 /// The rounds of each boot of a kernel, with its boot set: the suite that it ran in, and the how manieth of its kernel it was there.
-fn boots(parts: &Parts<'_>, kernel: &str, name: &str) -> Vec<((PathBuf, usize), Vec<f64>)> {
-    let mut boots: Vec<((PathBuf, usize), Vec<f64>)> = Vec::new();
+fn boots(parts: &Parts<'_>, kernel: &str, name: &str) -> Vec<((PathBuf, usize), Rounds)> {
+    let mut boots: Vec<((PathBuf, usize), Rounds)> = Vec::new();
     for (run, measured) in parts.runs.iter().zip(parts.measured) {
         let found = measured.costs.iter().find(|(known, _)| known == name);
         let Some((_, rounds)) = found.filter(|_| run.kernel == kernel) else {
@@ -334,14 +338,20 @@ fn cost(parts: &Parts<'_>, kernel: &str, name: &str) -> Option<Cost> {
     let base = boots(parts, parts.baseline, name);
     let pairs = own.iter().filter_map(|(set, rounds)| {
         let (_, base) = base.iter().find(|(known, _)| known == set)?;
-        Some((rounds.clone(), base.clone()))
+        Some((rounds, base))
     });
-    let (compared, with): (Vec<_>, Vec<_>) = pairs.unzip();
-    let all: Vec<Vec<f64>> = own.into_iter().map(|(_, rounds)| rounds).collect();
+    let (compared, with): (Vec<&Rounds>, Vec<&Rounds>) = pairs.unzip();
+    let has_loops = |rounds: &&Rounds| !rounds.loops.is_empty();
+    let by_loops = compared.iter().chain(&with).all(has_loops);
+    let rounds = |of: &[&Rounds]| -> Vec<Vec<f64>> {
+        let one = |rounds: &&Rounds| if by_loops { &rounds.loops } else { &rounds.ns }.clone();
+        of.iter().map(one).collect()
+    };
+    let all: Vec<&[f64]> = own.iter().map(|(_, rounds)| &rounds.ns[..]).collect();
     Some(Cost {
         ns: median(&all.concat())?,
-        ratio: Ratio::of(&compared, &with),
-        rounds: all.iter().map(Vec::len).sum(),
+        ratio: Ratio::of(&rounds(&compared), &rounds(&with)),
+        rounds: all.iter().map(|rounds| rounds.len()).sum(),
         boots: all.len(),
     })
 }
@@ -351,33 +361,6 @@ fn odd(row: &Row) -> Option<String> {
     let Tracking { design, policy, .. } = row.tracking.as_ref()?;
     let fits = *design == row.design && *policy == row.policy;
     (!fits).then(|| format!("the guest says that it runs {design}+{policy}"))
-}
-
-/// Where a scenario asks for the tracking alone, a design's other policies show what was seen with the one that ran.
-fn share_once(rows: &mut [Row], columns: &[ScenarioColumn]) {
-    for at in 0..rows.len() {
-        let design = rows[at].design.clone();
-        let same: Vec<usize> = (0..rows.len())
-            .filter(|other| rows[*other].design == design)
-            .collect();
-        let looked_pinned = same.iter().find_map(|other| rows[*other].looked_pinned);
-        let most_pins = same.iter().find_map(|other| rows[*other].most_pins);
-        rows[at].looked_pinned = rows[at].looked_pinned.or(looked_pinned);
-        rows[at].most_pins = rows[at].most_pins.or(most_pins);
-        for (index, _) in columns.iter().enumerate().filter(|(_, column)| column.once) {
-            if rows[at].scenarios[index].is_some() {
-                continue;
-            }
-            let seen = |other: &usize| {
-                let cell = rows[*other].scenarios[index].clone()?;
-                cell.seen_with.is_none().then(|| Cell {
-                    seen_with: Some(rows[*other].policy.clone()),
-                    ..cell
-                })
-            };
-            rows[at].scenarios[index] = same.iter().find_map(seen);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -444,17 +427,24 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_that_asks_no_policy_is_shown_for_all_of_them_and_says_with_which() {
-        let mut rows = table().rows;
-        let columns = [column("writeback-xfs", true)];
-        rows[1].scenarios[0] = None;
-        rows[1].looked_pinned = None;
-        rows[0].looked_pinned = Some(true);
-        share_once(&mut rows, &columns);
-        let shown = rows[1].scenarios[0].as_ref().unwrap();
-        assert_eq!(shown.seen_with.as_deref(), Some("none"));
-        assert_eq!(rows[1].looked_pinned, Some(true));
-        assert_eq!(rows[0].scenarios[0].as_ref().unwrap().seen_with, None);
+    fn a_host_that_was_slow_for_one_boot_falls_out_where_each_run_told_how_quick_it_was() {
+        let rows = [row("bias", "bounce")];
+        let kernels = ["design:bias+none", "design:bias+bounce"];
+        let runs = kernels.map(|kernel| run(kernel, "writeback-xfs", Verdict::Pass));
+        let ratio = |loops: [f64; 2]| {
+            let mut logs = [10.0, 30.0].map(measured);
+            for (log, one) in logs.iter_mut().zip(loops) {
+                let rounds = &mut log.costs[0].1;
+                rounds.loops = rounds.ns.iter().map(|ns| ns / one).collect();
+            }
+            let parts = parts_of(&rows, &[], &runs, &logs);
+            let table = Table::of(&parts, About::default(), Vec::new());
+            let cost = table.rows[0].costs[0].clone().unwrap();
+            (cost.ns, cost.ratio.unwrap().median)
+        };
+        assert_eq!(ratio([2.0, 2.0]), (30.0, 3.0));
+        // Twice as slow: of the three times, one and a half are the design's.
+        assert_eq!(ratio([2.0, 4.0]), (30.0, 1.5));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A small table for the tests of this module: two policies of one design, one of which keeps O1 and is twice as slow.
 
-use super::measured::Measured;
+use super::measured::{Measured, Rounds};
 use super::table::{About, Parts, ScenarioColumn, Table};
 use crate::report::{AboutScenario, RunSummary, example};
 use crate::verdict::{Promise, Verdict};
@@ -58,7 +58,13 @@ pub(super) fn parts_of<'a>(
 /// A log that has measured `fsync`.
 pub(super) fn measured(ns: f64) -> Measured {
     Measured {
-        costs: vec![("fsync".into(), vec![ns; 5])],
+        costs: vec![(
+            "fsync".into(),
+            Rounds {
+                ns: vec![ns; 5],
+                loops: Vec::new(),
+            },
+        )],
         ..Measured::default()
     }
 }

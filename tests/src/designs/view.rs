@@ -44,6 +44,7 @@ pub(super) fn sections(table: &Table) -> Vec<Section> {
         promises(table),
         scenarios(table),
         facts(table),
+        infeasible(),
         costs(table),
         counters(table),
     ];
@@ -239,6 +240,32 @@ fn facts(table: &Table) -> Section {
     }
 }
 
+/// In red, whatever ran.
+fn infeasible() -> Section {
+    let rows = knowledge::infeasible().into_iter().map(|design| {
+        let fails = design
+            .fails
+            .iter()
+            .map(|known| format!("{}: {}", known.source, known.says));
+        let broken = Shown {
+            tone: "broken",
+            ..text(fails.collect::<Vec<_>>().join("; "))
+        };
+        vec![
+            text(design.name),
+            text(design.is),
+            broken,
+            text(design.takes),
+        ]
+    });
+    Section {
+        title: "Designs without a kernel",
+        note: "From tests/src/designs/knowledge.toml: read off Linux 6.12.117, with the code in docs/designs.md.".into(),
+        head: heads(&["design", "what it is", "where it fails", "what it would take"]),
+        rows: rows.collect(),
+    }
+}
+
 fn costs(table: &Table) -> Section {
     let mut head = heads(&["design+policy"]);
     head.extend(table.costs.iter().cloned());
@@ -270,7 +297,8 @@ fn costs(table: &Table) -> Section {
     }
     let mut note = format!(
         "Times what `{}` takes in the same boot set: the median of all rounds, in brackets the two quarters \
-         around it, and the quickest round to the quickest. The pins are those of the kernel's gup_test: all of 2 MiB are \
+         around it, and the quickest round to the quickest. Where all runs told how quick the machine was around each round, a round is taken in \
+         units of that. The pins are those of the kernel's gup_test: all of 2 MiB are \
          pinned, so many pages a call, and unpinned by one call; a \
          page's share of both is shown.",
         table.baseline

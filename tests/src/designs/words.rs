@@ -1,14 +1,29 @@
-//! What the table comes to, in plain words. Each sentence is made of the table's cells, and says nothing where they say nothing.
+//! How rows differ, in words that are made of the table's cells, and say nothing where they say nothing.
 
+use std::cmp::Reverse;
+
+use super::conclusion::Conclusion;
 use super::ratio::Ratio;
 use super::table::{Cell, Cost, Row, Table};
 use super::{BASELINE_DESIGN, CONTROL, ScenarioColumn};
 use crate::report::CellState;
 
 impl Table {
-    /// The sentences.
-    #[must_use]
-    pub fn in_words(&self) -> Vec<String> {
+    /// What it comes to: our sentences as far as the cells bear them out, and how rows differ.
+    pub fn put_into_words(&mut self) {
+        let Conclusion { shown, missing } = self.conclusion();
+        self.differences = self.differences();
+        self.words = shown;
+        if !missing.is_empty() {
+            let missing = missing.join("; ");
+            self.words.push(format!(
+                "These runs do not show everything that could be said: {missing}."
+            ));
+        }
+    }
+
+    /// Sentence by sentence.
+    fn differences(&self) -> Vec<String> {
         let mut words: Vec<String> = (0..3).filter_map(|index| self.promise(index)).collect();
         words.push(self.all_at_once());
         words.extend(self.policies());
@@ -16,7 +31,7 @@ impl Table {
         words.extend(self.false_positives());
         words.extend(self.dear());
         words.extend(self.one_boot_set());
-        words.push(self.advice());
+        words.push(self.best());
         words
     }
 
@@ -53,9 +68,12 @@ impl Table {
             .map(short)
             .collect();
         if kept.is_empty() {
-            "No row keeps O1, O2 and O3 all at once, each put to the test.".into()
+            "No row keeps O1, O2 and O3 in every scenario that puts them to the test.".into()
         } else {
-            format!("O1, O2 and O3 are kept all at once by {}.", list(&kept))
+            format!(
+                "O1, O2 and O3 are kept in every scenario that puts them to the test by {}.",
+                list(&kept)
+            )
         }
     }
 
@@ -192,13 +210,20 @@ impl Table {
         })
     }
 
+    /// Where no spread from boot to boot can be in the numbers.
     fn one_boot_set(&self) -> Option<String> {
         // The baseline has one boot for each suite that the table is made of.
-        let others = || self.rows.iter().filter(|row| row.kernel != self.baseline);
-        let costs = || others().flat_map(|row| row.costs.iter().flatten());
-        let is_one = costs().next().is_some() && costs().all(|cost| cost.boots == 1);
-        is_one.then(|| {
-            "Each was measured in one boot: what differs from boot to boot, and what the host did meanwhile, is not in the spread.".into()
+        let others = self.rows.iter().filter(|row| row.kernel != self.baseline);
+        let is_one = |row: &&Row| {
+            let mut costs = row.costs.iter().flatten().peekable();
+            costs.peek().is_some() && costs.all(|cost| cost.boots == 1)
+        };
+        let once: Vec<String> = others.filter(is_one).map(short).collect();
+        (!once.is_empty()).then(|| {
+            format!(
+                "Measured in one boot: {}. What differs from boot to boot, and what the host did meanwhile, is not in their spread.",
+                list(&once)
+            )
         })
     }
 
@@ -217,96 +242,33 @@ impl Table {
         dear
     }
 
-    /// What an upstream patch should take.
-    fn advice(&self) -> String {
-        let Some(best) = self.best() else {
-            return "What an upstream patch should take cannot be told: no scenario says kept or broken of any row.".into();
-        };
-        let broken = labels(&self.scenarios, best, CellState::Broken);
-        let kept = labels(&self.scenarios, best, CellState::Kept);
-        let mut said = format!(
-            "Of what ran, {} keeps most: {} of {} scenarios",
-            short(best),
-            kept.len(),
-            kept.len() + broken.len()
-        );
-        said += &if broken.is_empty() {
-            ", and breaks none. ".to_owned()
-        } else {
-            format!(", and breaks {}. ", list(&broken))
-        };
-        said += &match self.upstream(best) {
-            None => format!(
-                "Whether that is its policy or its design cannot be told: {BASELINE_DESIGN}+{} did not run.",
-                best.policy
-            ),
-            Some(same) if same.kernel == best.kernel && best.policy == self.first_policy() => {
-                "That is upstream as it is.".to_owned()
-            }
-            Some(same) if same.kernel == best.kernel => format!(
-                "So an upstream patch should take the policy `{}`; upstream's own count of pins is enough for what was tested.",
-                best.policy
-            ),
-            Some(same) => self.take_both(same, best),
-        };
-        said
-    }
-
-    /// The best row has another design than upstream: what of it is the policy's work?
-    fn take_both(&self, same: &Row, best: &Row) -> String {
-        let more = self.changed(same, best, CellState::Broken, CellState::Kept);
-        let mut said = if more.is_empty() {
-            format!(
-                "Where both ran, {} keeps the same, so a patch should take the policy `{}` and need not count pins in another way.",
-                short(same),
-                best.policy
-            )
-        } else {
-            format!(
-                "So an upstream patch should take the policy `{}`, and from `{}` what keeps {}, which {} breaks.",
-                best.policy,
-                best.design,
-                list(&more),
-                short(same)
-            )
-        };
-        let dear = self.dear_of(best);
-        let worst = dear.iter().max_by(|a, b| a.1.median.total_cmp(&b.1.median));
-        said += &match worst {
-            None if best.costs.iter().flatten().count() == 0 => {
-                " What it costs was not measured.".to_owned()
-            }
-            None => " It costs nothing that the measures could tell from the baseline.".to_owned(),
-            Some((name, ratio)) => format!(
-                " Its dearest measure, as a ratio to the baseline, is \u{201c}{name}\u{201d}: {}.",
-                times(ratio)
-            ),
-        };
-        said
-    }
-
-    /// Most kept and least broken; then the cheapest.
-    fn best(&self) -> Option<&Row> {
-        let score = |row: &Row| {
+    /// Who keeps most, and breaks least of the rest.
+    fn best(&self) -> String {
+        let score = |row: &&Row| {
             let count = |state| labels(&self.scenarios, row, state).len();
-            let (kept, broken) = (count(CellState::Kept), count(CellState::Broken));
-            (kept + broken > 0).then_some((kept, broken))
+            (count(CellState::Kept), Reverse(count(CellState::Broken)))
         };
-        let cost = |row: &Row| {
-            let ratios = row.costs.iter().flatten().filter_map(|cost| cost.ratio);
-            ratios.map(|ratio| ratio.median).fold(0.0, f64::max)
+        let told = |row: &&Row| score(row) != (0, Reverse(0));
+        let Some(most) = self.rows.iter().filter(told).map(|row| score(&row)).max() else {
+            return "Who keeps most cannot be told: no scenario says kept or broken of any row."
+                .into();
         };
-        let scored = self
-            .rows
-            .iter()
-            .filter_map(|row| Some((score(row)?, cost(row), row)));
-        let better = |a: &((usize, usize), f64, &Row), b: &((usize, usize), f64, &Row)| {
-            let ((kept_a, broken_a), (kept_b, broken_b)) = (a.0, b.0);
-            (kept_a.cmp(&kept_b))
-                .then(broken_b.cmp(&broken_a))
-                .then(b.1.total_cmp(&a.1))
-        };
-        scored.max_by(better).map(|(_, _, row)| row)
+        let best: Vec<&Row> = self.rows.iter().filter(|row| score(row) == most).collect();
+        let each = best.iter().map(|row| {
+            let broken = labels(&self.scenarios, row, CellState::Broken);
+            let broken = if broken.is_empty() {
+                "nothing".to_owned()
+            } else {
+                list(&broken)
+            };
+            format!("{}, which breaks {broken}", short(row))
+        });
+        let (kept, Reverse(broken)) = most;
+        format!(
+            "Most is kept, {kept} of {} scenarios, by {}.",
+            kept + broken,
+            each.collect::<Vec<_>>().join(", and by ")
+        )
     }
 }
 
@@ -323,7 +285,7 @@ fn short(row: &Row) -> String {
     plain(&row.kernel).to_owned()
 }
 
-fn plain(kernel: &str) -> &str {
+pub(super) fn plain(kernel: &str) -> &str {
     kernel.strip_prefix("design:").unwrap_or(kernel)
 }
 
@@ -352,18 +314,22 @@ mod tests {
     use super::*;
     use crate::verdict::Verdict;
 
+    fn said(table: &Table) -> String {
+        table.differences().join("\n")
+    }
+
     #[test]
-    fn the_policy_that_keeps_what_upstream_breaks_is_what_a_patch_should_take() {
-        let words = table().in_words().join("\n");
+    fn what_a_policy_keeps_that_its_design_alone_breaks_is_told() {
+        let words = said(&table());
         for said in [
             "O1 is kept in every scenario that put it to the test by bias+bounce (in 1), and broken by bias+none (in 1 of 1).",
             "O3 was put to the test by no run.",
-            "No row keeps O1, O2 and O3 all at once",
+            "No row keeps O1, O2 and O3 in every scenario",
             "bias+bounce, compared with bias+none, keeps S01 xfs.",
             "Slower than bias+none, beyond the middle halves of both: bias+bounce in 1 of 1 measures",
-            "Each was measured in one boot",
+            "Measured in one boot: bias+bounce.",
             "most in \u{201c}fsync\u{201d}: 2.00 (2.00 to 2.00), quickest 2.00.",
-            "should take the policy `bounce`; upstream's own count of pins is enough",
+            "Most is kept, 1 of 1 scenarios, by bias+bounce, which breaks nothing.",
         ] {
             assert!(words.contains(said), "{said:?} is not in\n{words}");
         }
@@ -380,27 +346,28 @@ mod tests {
         ];
         let logs = [measured(10.0), measured(10.0)];
         let parts = parts_of(&rows, &columns, &runs, &logs);
-        let words = Table::of(&parts, About::default(), Vec::new()).in_words();
-        let words = words.join("\n");
+        let words = said(&Table::of(&parts, About::default(), Vec::new()));
         for said in [
             "by bias+none (in 1), and broken by bias+bounce (in 1 of 1).",
             "keeps nothing that the other breaks, breaks S01 xfs that the other keeps.",
             "Nothing that was measured is slower",
-            "That is upstream as it is.",
+            "Most is kept, 1 of 1 scenarios, by bias+none, which breaks nothing.",
         ] {
             assert!(words.contains(said), "{said:?} is not in\n{words}");
         }
     }
 
     #[test]
-    fn what_a_design_keeps_beyond_the_policy_is_told_with_its_cost() {
-        let rows = [row("bias", "bounce"), row("mapping", "bounce")];
+    fn rows_that_keep_as_much_are_all_named_with_what_they_break() {
+        let rows = ["bias", "mapping", "tree"].map(|design| row(design, "bounce"));
         let columns = [column("writeback-xfs", false), column("clone-xfs", false)];
         let runs = [
-            run("design:bias+bounce", "writeback-xfs", Verdict::Pass),
+            run("design:bias+bounce", "writeback-xfs", Verdict::Finding),
             run("design:bias+bounce", "clone-xfs", Verdict::Finding),
             run("design:mapping+bounce", "writeback-xfs", Verdict::Pass),
-            run("design:mapping+bounce", "clone-xfs", Verdict::Pass),
+            run("design:mapping+bounce", "clone-xfs", Verdict::Finding),
+            run("design:tree+bounce", "writeback-xfs", Verdict::Pass),
+            run("design:tree+bounce", "clone-xfs", Verdict::Finding),
         ];
         let nothing = [const {
             Measured {
@@ -409,29 +376,22 @@ mod tests {
                 looked_pinned: None,
                 most_pins: None,
             }
-        }; 4];
+        }; 6];
         let parts = parts_of(&rows, &columns, &runs, &nothing);
-        let words = Table::of(&parts, About::default(), Vec::new()).in_words();
-        let last = words.last().unwrap();
-        assert!(
-            last.contains("and from `mapping` what keeps S01 xfs, which bias+bounce breaks. What it costs was not measured."),
-            "{last}"
-        );
-        let alone = [row("mapping", "bounce")];
-        let parts = parts_of(&alone, &columns, &runs, &nothing);
-        let words = Table::of(&parts, About::default(), Vec::new()).in_words();
-        assert!(words.last().unwrap().contains("bias+bounce did not run"));
+        let words = said(&Table::of(&parts, About::default(), Vec::new()));
+        let best = "Most is kept, 1 of 2 scenarios, by mapping+bounce, which breaks S01 xfs, and by tree+bounce, which breaks S01 xfs.";
+        assert!(words.contains(best), "{words}");
     }
 
     #[test]
     fn a_page_that_stays_with_the_control_too_is_no_false_positive() {
         let mut table = table();
         table.rows[0].looked_pinned = Some(true);
-        let words = table.in_words().join("\n");
+        let words = said(&table);
         assert!(words.contains("stays in memory with bias."), "{words}");
         table.rows[1].design = "none".into();
         table.rows[1].looked_pinned = Some(true);
-        let words = table.in_words().join("\n");
+        let words = said(&table);
         assert!(
             words.contains("bias and none, which here says little"),
             "{words}"
@@ -439,12 +399,17 @@ mod tests {
     }
 
     #[test]
-    fn no_runs_are_no_advice() {
+    fn no_runs_are_no_words_of_who_keeps_most() {
         let parts = parts_of(&[], &[], &[], &[]);
-        let words = Table::of(&parts, About::default(), Vec::new()).in_words();
+        let mut table = Table::of(&parts, About::default(), Vec::new());
+        table.put_into_words();
+        let last = table.differences.last().unwrap();
+        assert!(last.contains("cannot be told"), "{last}");
+        assert_eq!(table.words.len(), 1, "{:?}", table.words);
         assert!(
-            words.last().unwrap().contains("cannot be told"),
-            "{words:?}"
+            table.words[0].contains("\u{201c}bounce\u{201d}: no design with bounce ran"),
+            "{:?}",
+            table.words
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The guest's kernel said that something is wrong.
 //!
-//! Verifies that neither the console nor the kernel log that steps brought back shows a panic, a crash (oops, BUG, WARNING,
-//! sanitizer), a damaged file system or a stall, and names each by a stable title: a crash by its function, without
-//! addresses, ids and times. A stall (hung task, soft lockup, RCU) is a possible finding only, because a request that the
+//! Verifies that neither the console nor the kernel log that steps brought back shows a panic, a crash (oops, BUG, WARNING, sanitizer),
+//! what our own kernels say of a pin that is wrong, a damaged file system or a stall, and names each by a stable title: a crash by its
+//! function, without addresses, ids and times. A stall (hung task, soft lockup, RCU) is a possible finding only, because a request that the
 //! scenario holds or a busy host makes one without any fault of the kernel.
 //!
 //! Does not verify I/O errors: disks may fail, and scenarios make them. Damage that a file system reports after the plan
@@ -11,7 +11,8 @@
 //! reports while its disk is reset and not in use again (a kernel on its way down resets disks under file systems that are
 //! still mounted; which disk the guest calls `vda` is a fact, and where that is not known the reset of any disk excuses the
 //! damage), and a panic for which the scenario itself asked. What the kernel said before its agent reported is held against the
-//! machine, not against a promise. A warning that a DAX page left its file while somebody referred to it speaks of O3, all others of O2.
+//! machine, not against a promise. A warning that a DAX page left its file while somebody referred to it speaks of O3, a wrong "not
+//! pinned" of O1, all others of O2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use pincushion_abi::{Outcome, Report, Value};
 use pincushion_devices::trace::event::{Event, EventKind};
 
 use super::bench::{Opinion, Oracle, merge};
+use super::cpu_flags;
 use super::splat::{self, Kind, Opening};
 use crate::timeline::{DiskName, Fact, Request, Timeline};
 use crate::verdict::{Certainty, Finding, Promise};
@@ -132,9 +134,9 @@ impl Oracle for GuestSplat {
 
 impl GuestSplat {
     fn line(&mut self, line: &str, seq: u64, timeline: &Timeline) {
-        self.impossible_flags |= splat::has_impossible_flags(line);
-        self.impossible_flags |= self.below_interrupt > 0 && splat::interrupts_are_off(line);
-        self.below_interrupt = if splat::enters_by_interrupt(line) {
+        self.impossible_flags |= cpu_flags::has_impossible_flags(line);
+        self.impossible_flags |= self.below_interrupt > 0 && cpu_flags::interrupts_are_off(line);
+        self.below_interrupt = if cpu_flags::enters_by_interrupt(line) {
             REGISTERS
         } else {
             self.below_interrupt.saturating_sub(1)
@@ -182,6 +184,8 @@ fn promise(title: &str) -> Promise {
     match title {
         // A page leaves its DAX file while somebody refers to it: the block is free, and the device still has it.
         "WARNING: fs/dax.c dax_disassociate_entry" => Promise::O3,
+        // Whoever asks writes the page back, or moves it, under the device.
+        "pin_tracking: a frame has pins, and is said to have none" => Promise::O1,
         _ => Promise::O2,
     }
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod broken_filesystem;
+mod cpu_flags;
 mod dax_block_reused;
 mod dma_into_freed_frame;
 mod guest_splat;

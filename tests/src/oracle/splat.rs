@@ -52,6 +52,7 @@ pub(super) fn opening(line: &str) -> Option<Opening> {
     panic(text)
         .or_else(|| warning(text))
         .or_else(|| crash(text))
+        .or_else(|| pins(text))
         .or_else(|| stall(text))
         .or_else(|| filesystem(text))
 }
@@ -60,33 +61,6 @@ pub(super) fn opening(line: &str) -> Option<Opening> {
 pub(super) fn rip(line: &str) -> Option<&str> {
     let (_, function) = text(line).strip_prefix("RIP: ")?.split_once(':')?;
     symbol(function)
-}
-
-/// Whether a line of registers (`RSP: 0018:ffffc90000557ab8 EFLAGS: 1fd68646`) shows flags that no CPU has: of bits 3, 5, 15 and 22 to 31,
-/// which are always clear, one is set, or bit 1, which is always set, is clear (Intel SDM volume 1, 3.4.3).
-pub(super) fn has_impossible_flags(line: &str) -> bool {
-    const CLEAR: u32 = 1 << 3 | 1 << 5 | 1 << 15 | !((1 << 22) - 1);
-    const SET: u32 = 1 << 1;
-    flags(line).is_some_and(|flags| flags & CLEAR != 0 || flags & SET == 0)
-}
-
-/// Whether a line of registers shows flags with interrupts off.
-pub(super) fn interrupts_are_off(line: &str) -> bool {
-    const IF: u32 = 1 << 9;
-    flags(line).is_some_and(|flags| flags & IF == 0)
-}
-
-fn flags(line: &str) -> Option<u32> {
-    let (_, rest) = line.split_once("EFLAGS: ")?;
-    u32::from_str_radix(rest.split_whitespace().next()?, 16).ok()
-}
-
-/// Whether a line of a call trace is the entry of a maskable interrupt, so that the registers below it are those that were interrupted. A
-/// CPU takes none while its interrupts are off (Intel SDM volume 3, 6.8.1).
-pub(super) fn enters_by_interrupt(line: &str) -> bool {
-    // What stands behind a question mark is left over on the stack.
-    let frame = text(line).trim_start();
-    frame.starts_with("asm_sysvec_") || frame.starts_with("asm_common_interrupt+")
 }
 
 /// `name` of `name+0x1/0x2` or `name+0x1/0x2 [module]`; a bare address is none.
@@ -195,6 +169,22 @@ fn crash(text: &str) -> Option<Opening> {
             .is_some_and(|rest| rest.starts_with([':', ',']))
     })?;
     opens(Kind::Crash, (*fault).to_owned(), true)
+}
+
+/// What our own kernels (`guest-images/kernel`) say of a pin: a mistake that `typed` has met, `pin_typed: double put: frame 0x1, ...`; a folio
+/// that ends its life with pins, `pin_tracking: lru: frame 0x1 is freed while it is pinned`; with `pin_check=1`, a wrong answer.
+fn pins(text: &str) -> Option<Opening> {
+    let title = if let Some(said) = text.strip_prefix("pin_typed: ") {
+        let (mistake, _) = said.split_once(": frame ")?;
+        format!("pin_typed: {mistake}")
+    } else {
+        let (_, said) = text
+            .strip_prefix("pin_tracking: ")?
+            .split_once(": frame ")?;
+        let (_, said) = said.split_once(' ')?;
+        format!("pin_tracking: a frame {}", plain(said))
+    };
+    opens(Kind::Crash, title, false)
 }
 
 fn stall(text: &str) -> Option<Opening> {
@@ -319,6 +309,18 @@ mod tests {
             "WARNING: possible circular locking dependency detected",
         ),
         (
+            "[    4.2] pin_typed: double put: frame 0x1a2b, 0 pins, 1 unpinned, 1 references",
+            "pin_typed: double put",
+        ),
+        (
+            "pin_tracking: lru+july: frame 0x1a2b is freed while it is pinned",
+            "pin_tracking: a frame is freed while it is pinned",
+        ),
+        (
+            "pin_tracking: none: frame 0x1a2b has 3 pins, and is said to have none",
+            "pin_tracking: a frame has pins, and is said to have none",
+        ),
+        (
             "Kernel panic - not syncing: sysrq triggered crash",
             "panic: sysrq triggered crash",
         ),
@@ -415,6 +417,8 @@ mod tests {
             "[    1.0] Spectre V2 : WARNING: Unprivileged eBPF is enabled",
             "[    1.0] INFO: lockdep is turned off",
             "[    1.0] debugging: BUG_ON is enabled",
+            "[    0.1] pin_tracking: design \"typed\": as bias, and count and stacks in page_ext, checked",
+            "[    4.2] pin_typed:  pinned last by:",
         ] {
             assert_eq!(opening(line), None, "{line}");
         }
@@ -437,31 +441,6 @@ mod tests {
         ] {
             assert_eq!(disk(line), name, "{line}");
         }
-    }
-
-    #[test]
-    fn flags_that_no_cpu_has_are_seen() {
-        let line = |flags| format!("[   21.2] RSP: 0018:ffffc90000557ab8 EFLAGS: {flags}");
-        for impossible in ["1fd68646", "00000244", "0000824e"] {
-            assert!(has_impossible_flags(&line(impossible)), "{impossible}");
-        }
-        for possible in ["00000246", "00010246", "00200a93", "00000002", ""] {
-            assert!(!has_impossible_flags(&line(possible)), "{possible}");
-        }
-        assert!(!has_impossible_flags(
-            "RIP: 0010:alloc_pages_bulk_noprof+0x0/0x630"
-        ));
-        for (digits, off) in [("00000006", true), ("00000206", false), ("", false)] {
-            assert_eq!(interrupts_are_off(&line(digits)), off);
-        }
-    }
-
-    #[test]
-    fn the_entry_of_an_interrupt_is_known_from_that_of_a_fault_and_from_what_is_left_over() {
-        let is = |frame: &str| enters_by_interrupt(&format!("[    6.926960]  {frame}+0x1a/0x20"));
-        assert!(is("asm_sysvec_apic_timer_interrupt") && is("asm_common_interrupt"));
-        assert!(!is("asm_exc_page_fault") && !is("? asm_sysvec_apic_timer_interrupt"));
-        assert!(!is("sysvec_apic_timer_interrupt"));
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub fn make_image(disk: &Disk, dir: &Path, values: &mut Values) -> Result<(), Di
             drop(file);
             make_btrfs(disk, &path)
         }
-        Content::Ext4 | Content::Ext4Small => {
+        Content::Ext4 | Content::Ext4Small | Content::Ext4Verity => {
             drop(file);
             make_ext4(disk, dir, &path)?;
             for file in &disk.files {
@@ -137,6 +137,9 @@ fn make_ext4(disk: &Disk, dir: &Path, image: &Path) -> Result<(), DiskError> {
     // Nothing is left to do lazily: a thread of the guest that zeroes tables would write when nobody expects it.
     command.args(["-q", "-F", "-t", "ext4", "-m", "0", "-b"]);
     command.arg(disk.content.block().to_string());
+    if disk.content == Content::Ext4Verity {
+        command.args(["-O", "verity"]);
+    }
     command
         .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
         .arg("-d")

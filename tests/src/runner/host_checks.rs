@@ -71,6 +71,10 @@ pub fn check(
             let log = events.with_file_name(VIRTIO_CONSOLE_LOG);
             written(&log, text).map(|()| Vec::new())
         }
+        HostCheck::Said { texts } => {
+            let log = events.with_file_name(CONSOLE_LOG);
+            said(&log, texts).map(|()| Vec::new())
+        }
         HostCheck::Quiet { about } => {
             let log = events.with_file_name(CONSOLE_LOG);
             quiet(&log, about).map(|()| Vec::new())
@@ -95,6 +99,17 @@ fn written(log: &Path, text: &str) -> Result<(), String> {
             "the guest did not write {text:?} to the virtio console; see {}",
             log.display()
         ))
+    }
+}
+
+/// Whether each text is in some line of the console.
+fn said(log: &Path, texts: &[String]) -> Result<(), String> {
+    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let console = String::from_utf8_lossy(&bytes);
+    let is_there = |text: &&String| console.lines().any(|line| line.contains(*text));
+    match texts.iter().find(|text| !is_there(text)) {
+        None => Ok(()),
+        Some(text) => Err(format!("the guest's console does not say {text:?}")),
     }
 }
 
@@ -216,6 +231,21 @@ mod tests {
         .unwrap();
         assert_eq!(look("pci"), Ok(vec![]));
         assert!(look("virtio").unwrap_err().contains("virtio_blk: bad"));
+    }
+
+    #[test]
+    fn what_a_kernel_must_have_said_is_missed_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = dir.path().join("events.jsonl");
+        let look = |texts: &[&str]| {
+            let texts = texts.iter().map(ToString::to_string).collect();
+            check(&HostCheck::Said { texts }, Path::new("none"), &events)
+        };
+        assert!(look(&["fine"]).is_err(), "there is no log");
+        std::fs::write(dir.path().join(CONSOLE_LOG), "[1] fine\n[2] done\n").unwrap();
+        assert_eq!(look(&["done", "fine"]), Ok(vec![]));
+        let missing = look(&["done", "fine\n[2]"]).unwrap_err();
+        assert!(missing.contains("does not say \"fine\\n"), "{missing}");
     }
 
     #[test]

@@ -386,7 +386,10 @@ fn check_host(scenario: &Scenario, check: &HostCheck) -> Result<(), String> {
         HostCheck::Quiet { about } if about.is_empty() => {
             Err("quiet: `about` names no word that may not be there".into())
         }
-        HostCheck::Quiet { .. } => Ok(()),
+        HostCheck::Said { texts } if texts.is_empty() => {
+            Err("said: `texts` names nothing that must be there".into())
+        }
+        HostCheck::Quiet { .. } | HostCheck::Said { .. } => Ok(()),
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Content {
     /// The same with blocks of 1 KiB, four to a page.
     #[serde(rename = "ext4-1k")]
     Ext4Small,
+    /// The first with the feature `verity`, so that a file can be sealed by a tree of hashes.
+    Ext4Verity,
     /// An xfs file system.
     Xfs,
     /// A btrfs file system.
@@ -27,7 +29,7 @@ impl Content {
     #[must_use]
     pub fn file_system(self) -> Option<&'static str> {
         match self {
-            Self::Ext4 | Self::Ext4Small => Some("ext4"),
+            Self::Ext4 | Self::Ext4Small | Self::Ext4Verity => Some("ext4"),
             Self::Xfs => Some("xfs"),
             Self::Btrfs => Some("btrfs"),
             Self::Zero | Self::Pattern(_) => None,

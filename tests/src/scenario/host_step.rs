@@ -81,6 +81,11 @@ pub enum HostCheck {
         /// The text, within what was written.
         text: String,
     },
+    /// The serial console, where the kernel's log goes, has each of these texts; else a fact `step-failed`.
+    Said {
+        /// Each within one line.
+        texts: Vec<String>,
+    },
     /// No line of the serial console, where warnings go, has one of these words; else a fact `step-failed`.
     Quiet {
         /// In lower case, wherever in the line.

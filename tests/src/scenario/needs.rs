@@ -9,7 +9,11 @@ impl Scenario {
         let programs = self.contents().flat_map(|content| match content {
             Content::Xfs => ["mkfs.xfs", "xfs_repair"].as_slice(),
             Content::Btrfs => &["mkfs.btrfs", "btrfs"],
-            Content::Ext4 | Content::Ext4Small | Content::Zero | Content::Pattern(_) => &[],
+            Content::Ext4
+            | Content::Ext4Small
+            | Content::Ext4Verity
+            | Content::Zero
+            | Content::Pattern(_) => &[],
         });
         let mut programs: Vec<_> = programs.copied().collect();
         programs.sort_unstable();

@@ -1,4 +1,4 @@
-//! A mounted file system as a whole.
+//! A mounted file system as a whole, and what it does to a whole file.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,4 +11,7 @@ pub enum FileSystem {
     Freeze { target: String },
     /// `ioctl(FITHAW)`.
     Thaw { target: String },
+    /// `ioctl(FS_IOC_ENABLE_VERITY)` with SHA-256 and blocks of 4096 bytes: nothing may change the file any more, and what is read of it is
+    /// compared with its hashes. The file is open for reading, and nobody has it open for writing.
+    Verity { file: String },
 }

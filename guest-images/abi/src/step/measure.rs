@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// `op = "measure"`, by its `do`. Values of each: `round_ns`, what each of `rounds` (at most 1000) has taken by the guest's clock, in their
-/// order; and `operations`, how many of what is measured were done in a round: pages, reads, fsyncs.
+/// order; `loop_ns`, what one and the same loop of the program took just before and after each round, in the mean: how quick the CPU was then,
+/// for a host that has not always the same time for its guest; and `operations`, how many of what is measured were done in a round: pages,
+/// reads, fsyncs.
 ///
 /// A round before the first warms up and is not told. All is done between the marks of the step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

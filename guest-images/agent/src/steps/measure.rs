@@ -18,6 +18,8 @@ use crate::sys::{c_string, file, guard, gup_test};
 
 /// Most rounds of one step.
 const MAX_ROUNDS: u32 = 1000;
+/// Turns of the loop that tells how quick the CPU is now: about a millisecond on an emulated one.
+const TURNS: u32 = 200_000;
 /// Most reads under way at once.
 const MAX_DEPTH: u32 = 64;
 
@@ -65,6 +67,7 @@ fn room(rounds: u32) -> Result<Rounds, Fault> {
     Ok(Rounds {
         wanted: rounds,
         taken: Vec::with_capacity(rounds as usize),
+        loops: Vec::with_capacity(rounds as usize),
     })
 }
 
@@ -83,14 +86,20 @@ fn refusal(text: String) -> Fault {
 struct Rounds {
     wanted: u32,
     taken: Vec<u64>,
+    loops: Vec<u64>,
 }
 
 impl Rounds {
     /// Does them all, with one before that is not counted; `round` gives the nanoseconds.
     fn all(&mut self, mut round: impl FnMut() -> Result<u64, Fault>) -> Result<(), Fault> {
         round()?;
+        let mut before = a_loop();
         for _ in 0..self.wanted {
-            self.taken.push(round()?);
+            let taken = round()?;
+            let after = a_loop();
+            self.taken.push(taken);
+            self.loops.push(before.midpoint(after));
+            before = after;
         }
         Ok(())
     }
@@ -98,8 +107,22 @@ impl Rounds {
     fn found(self, operations: u64) -> Found {
         Found::nothing()
             .numbers("round_ns", self.taken)
+            .numbers("loop_ns", self.loops)
             .number("operations", operations)
     }
+}
+
+/// How long the same piece of work takes now, in nanoseconds: steps of xorshift, each of which needs the one before.
+fn a_loop() -> u64 {
+    let from = monotonic_ns();
+    let mut state = 1_u64;
+    for _ in 0..TURNS {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    std::hint::black_box(state);
+    monotonic_ns() - from
 }
 
 fn pin(stamp: &mut Stamp<'_>, span: Span, pages: u32, mut rounds: Rounds) -> StepResult {
@@ -233,6 +256,10 @@ mod tests {
         let found = bench
             .ok(json!({"op": "measure", "do": "fsync", "file": "a", "map": "shared", "rounds": 3}));
         assert_eq!(rounds(&found["round_ns"]), 3);
+        match &found["loop_ns"] {
+            Value::Numbers(loops) => assert!(loops.len() == 3 && loops.iter().all(|ns| *ns > 0)),
+            other => panic!("{other:?}"),
+        }
         assert_eq!(found["operations"], Value::Number(1));
         // Four stores, of 1 to 4.
         let first = bench.ok(json!({"op": "read-hash", "file": "a", "offset": 0, "len": 1}));

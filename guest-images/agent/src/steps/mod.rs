@@ -289,7 +289,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         }
         Step::UringFixed(transfer) => uring::fixed(agent, stamp, transfer),
         Step::UringRelease { tag } => uring::release(agent, stamp, tag),
-        Step::FileSystem(act) => swap::file_system(stamp, act),
+        Step::FileSystem(act) => swap::file_system(agent, stamp, act),
         Step::Swap(act) => swap::run(agent, stamp, act),
         Step::Memory(act) => memory::run(agent, stamp, act),
         Step::Userfault(act) => userfault::run(agent, stamp, act),

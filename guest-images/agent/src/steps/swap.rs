@@ -1,4 +1,4 @@
-//! Swap files and devices, and freezing a file system.
+//! Swap files and devices, freezing a file system, and fs-verity.
 
 use std::os::fd::AsRawFd;
 
@@ -59,15 +59,23 @@ fn header(len: u64) -> Option<[u8; PAGE]> {
     Some(page)
 }
 
-/// Freezes or thaws the file system that is mounted somewhere.
-pub fn file_system(stamp: &mut Stamp<'_>, act: &FileSystem) -> StepResult {
-    let (FileSystem::Freeze { target } | FileSystem::Thaw { target }) = act;
-    let root = std::fs::File::open(target).map_err(|error| fault::io("open", &error))?;
-    let fd = root.as_raw_fd();
-    stamp.around(|| match act {
-        FileSystem::Freeze { .. } => swap::freeze(fd),
-        FileSystem::Thaw { .. } => swap::thaw(fd),
-    })?;
+/// Freezes or thaws the file system that is mounted somewhere, or seals a file of one.
+pub fn file_system(agent: &Agent, stamp: &mut Stamp<'_>, act: &FileSystem) -> StepResult {
+    let root = |target| std::fs::File::open(target).map_err(|error| fault::io("open", &error));
+    match act {
+        FileSystem::Freeze { target } => {
+            let root = root(target)?;
+            stamp.around(|| swap::freeze(root.as_raw_fd()))?;
+        }
+        FileSystem::Thaw { target } => {
+            let root = root(target)?;
+            stamp.around(|| swap::thaw(root.as_raw_fd()))?;
+        }
+        FileSystem::Verity { file } => {
+            let fd = agent.file(file)?;
+            stamp.around(|| swap::enable_verity(fd))?;
+        }
+    }
     Ok(Found::nothing())
 }
 
@@ -103,5 +111,8 @@ mod tests {
         assert_eq!(bench.fails(on).call, "swapon");
         let thaw = json!({"op": "file-system", "do": "thaw", "target": "/proc"});
         assert_eq!(bench.fails(thaw).call, "ioctl FITHAW");
+        bench.create("v");
+        let verity = json!({"op": "file-system", "do": "verity", "file": "v"});
+        assert_eq!(bench.fails(verity).call, "ioctl FS_IOC_ENABLE_VERITY");
     }
 }

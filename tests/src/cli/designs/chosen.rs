@@ -184,7 +184,7 @@ impl Chosen {
             baseline: &self.baseline,
         };
         let mut table = Table::of(&parts, about, absent);
-        table.words = table.in_words();
+        table.put_into_words();
         Ok(table)
     }
 }
