@@ -76,6 +76,8 @@ pub fn build(
     let was_cached = store.kernel_record(&digest)?.is_some();
     if !was_cached {
         make_kernel(store, order, &recipe, &tools, &digest, progress).map_err(full_disk)?;
+    } else if let Some(given) = order.source {
+        Source::new(store, &recipe.source).read_given(given)?;
     }
     let dir = store.kernel_dir(&digest);
     let record = store

@@ -88,15 +88,12 @@ impl<'a> Source<'a> {
         given: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
+        let given = given.map(|file| self.read_given(file)).transpose()?;
         if self.deb().is_file() {
             return Ok(());
         }
         let bytes = match given {
-            Some(file) => {
-                let bytes = fs::read(file).during("read", file)?;
-                verify(&bytes, &self.package.id(), RECORD)?;
-                bytes
-            }
+            Some(bytes) => bytes,
             None => self.download(archive, progress)?,
         };
         // Whole or not at all.
@@ -104,6 +101,13 @@ impl<'a> Source<'a> {
         fs::create_dir_all(&self.dir).during("create", &self.dir)?;
         fs::write(&temporary, bytes).during("write", &temporary)?;
         fs::rename(&temporary, self.deb()).during("rename", &temporary)
+    }
+
+    /// A file that is said to be the package. Whether that is true is asked also where the package is not needed any more.
+    pub(super) fn read_given(&self, file: &Path) -> Result<Vec<u8>, Error> {
+        let bytes = fs::read(file).during("read", file)?;
+        verify(&bytes, &self.package.id(), RECORD)?;
+        Ok(bytes)
     }
 
     fn download(
@@ -230,6 +234,42 @@ impl<'a> Source<'a> {
     fn no_source(&self) -> KernelError {
         KernelError::NoSource {
             package: self.package.package.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apt::Apt;
+    use crate::digest::sha256;
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_given_file_with_another_digest_is_refused_also_where_the_package_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path()).unwrap();
+        let package = SourcePackage {
+            package: "linux-source".into(),
+            version: "1".into(),
+            sha256: sha256(b"right"),
+            objects: 1,
+        };
+        let source = Source::new(&store, &package);
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let (right, wrong) = (file("right.deb", b"right"), file("wrong.deb", b"wrong"));
+        let fetch = |given: &Path| source.fetch(&Apt, Some(given), &mut Silent);
+        for is_cached in [false, true] {
+            let error = fetch(&wrong).unwrap_err();
+            assert!(
+                matches!(error, Error::WrongDigest { .. }),
+                "{is_cached}: {error}"
+            );
+            fetch(&right).unwrap();
         }
     }
 }
