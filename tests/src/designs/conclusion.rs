@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
+use super::ratio::Ratio;
 use super::table::{Cell, Row, Table};
-use super::words::{plain, times};
+use super::words::plain;
 use crate::report::CellState;
 
 /// The file.
@@ -145,7 +146,12 @@ impl Table {
         let ratio = row
             .zip(at)
             .and_then(|(row, at)| row.costs[at].as_ref()?.ratio);
-        ratio.map(|ratio| times(&ratio)).ok_or_else(|| {
+        let said = ratio.map(
+            |Ratio {
+                 median, low, high, ..
+             }| format!("{median:.2} ({low:.2} to {high:.2})"),
+        );
+        said.ok_or_else(|| {
             format!(
                 "\u{201c}{}\u{201d} was not measured on {}",
                 cost.measure, cost.row
@@ -235,7 +241,7 @@ mod tests {
             rests_on: Vec::new(),
         };
         let said = table().say(&sentence).unwrap();
-        assert_eq!(said, "It costs 2.00 (2.00 to 2.00), quickest 2.00.");
+        assert_eq!(said, "It costs 2.00 (2.00 to 2.00).");
         let other = Sentence {
             costs: vec![CostOf {
                 row: "bias+bounce".into(),
