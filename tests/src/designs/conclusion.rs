@@ -35,6 +35,9 @@ struct Sentence {
     says: String,
     #[serde(default)]
     claims: Vec<Claim>,
+    /// Designs that keep a page with 1,100 sharers, and no pin, in memory.
+    #[serde(default)]
+    sharers_stay: Vec<String>,
     #[serde(default)]
     costs: Vec<CostOf>,
     /// Other sentences, before it, that must be shown.
@@ -99,6 +102,14 @@ impl Table {
     fn say(&self, sentence: &Sentence) -> Result<String, String> {
         for claim in &sentence.claims {
             self.bears_out(claim)?;
+        }
+        for design in &sentence.sharers_stay {
+            let mut rows = self.rows.iter().filter(|row| row.design == *design);
+            if !rows.any(|row| row.looked_pinned == Some(true)) {
+                return Err(format!(
+                    "a page with many sharers was not seen to stay with {design}"
+                ));
+            }
         }
         let mut said = sentence.says.clone();
         for (index, cost) in sentence.costs.iter().enumerate() {
@@ -234,6 +245,7 @@ mod tests {
             name: "cost".into(),
             says: "It costs {0}.".into(),
             claims: Vec::new(),
+            sharers_stay: Vec::new(),
             costs: vec![CostOf {
                 row: "bias+bounce".into(),
                 measure: "fsync".into(),
@@ -242,12 +254,25 @@ mod tests {
         };
         let said = table().say(&sentence).unwrap();
         assert_eq!(said, "It costs 2.00 (2.00 to 2.00).");
+        let shared = Sentence {
+            sharers_stay: vec!["bias".into()],
+            ..sentence
+        };
+        let mut with_sharers = table();
+        let said = with_sharers.say(&shared).unwrap_err();
+        assert_eq!(
+            said,
+            "a page with many sharers was not seen to stay with bias"
+        );
+        with_sharers.rows[1].looked_pinned = Some(true);
+        assert!(with_sharers.say(&shared).is_ok());
         let other = Sentence {
             costs: vec![CostOf {
                 row: "bias+bounce".into(),
                 measure: "clone".into(),
             }],
-            ..sentence
+            sharers_stay: Vec::new(),
+            ..shared
         };
         let said = table().say(&other).unwrap_err();
         assert_eq!(
