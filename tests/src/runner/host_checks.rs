@@ -89,10 +89,15 @@ pub fn check(
     }
 }
 
+/// All of a console's log, whatever bytes the guest has put there.
+fn text_of(log: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Whether the guest has written `text`.
 fn written(log: &Path, text: &str) -> Result<(), String> {
-    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
-    if String::from_utf8_lossy(&bytes).contains(text) {
+    if text_of(log)?.contains(text) {
         Ok(())
     } else {
         Err(format!(
@@ -104,8 +109,7 @@ fn written(log: &Path, text: &str) -> Result<(), String> {
 
 /// Whether each text is in some line of the console.
 fn said(log: &Path, texts: &[String]) -> Result<(), String> {
-    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let console = String::from_utf8_lossy(&bytes);
+    let console = text_of(log)?;
     let is_there = |text: &&String| console.lines().any(|line| line.contains(*text));
     match texts.iter().find(|text| !is_there(text)) {
         None => Ok(()),
@@ -115,8 +119,7 @@ fn said(log: &Path, texts: &[String]) -> Result<(), String> {
 
 /// Whether no line of the console has one of the words.
 fn quiet(log: &Path, about: &[String]) -> Result<(), String> {
-    let bytes = std::fs::read(log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    let text = text_of(log)?.to_lowercase();
     let said = |line: &&str| about.iter().any(|word| line.contains(word));
     match text.lines().find(said) {
         None => Ok(()),

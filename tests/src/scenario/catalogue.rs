@@ -52,6 +52,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
 /// Parts by name.
 const PARTS: &[(&str, &str)] = files!("parts/":
     "fresh-page" "trace-cleaning" "traced-cleaning" "anonymous-page" "page-held" "dirtied-again" "device-bytes-arrive" "device-lets-go"
+    "found-on-disk"
     "free-pages-reported"
     "pins-balanced" "exercise" "memory-cgroup" "file-page" "dax-mount-ext4" "dax-mount-xfs"
     "dax-full-ext4" "dax-full-xfs" "dax-page" "dax-dma" "dax-not-free-ext4"

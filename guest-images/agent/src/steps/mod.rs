@@ -4,6 +4,7 @@
 pub mod aio;
 pub mod blocks;
 pub mod crowd;
+pub mod file_system;
 pub mod files;
 pub mod frames;
 pub mod load;
@@ -289,7 +290,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         }
         Step::UringFixed(transfer) => uring::fixed(agent, stamp, transfer),
         Step::UringRelease { tag } => uring::release(agent, stamp, tag),
-        Step::FileSystem(act) => swap::file_system(agent, stamp, act),
+        Step::FileSystem(act) => file_system::run(agent, stamp, act),
         Step::Swap(act) => swap::run(agent, stamp, act),
         Step::Memory(act) => memory::run(agent, stamp, act),
         Step::Userfault(act) => userfault::run(agent, stamp, act),

@@ -1,11 +1,9 @@
-//! Swap files and devices, freezing a file system, and fs-verity.
+//! Swap files and devices.
 
-use std::os::fd::AsRawFd;
-
-use pincushion_abi::step::{FileSystem, Swap};
+use pincushion_abi::step::Swap;
 
 use crate::agent::Agent;
-use crate::fault::{self, sentence};
+use crate::fault::sentence;
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
 use crate::steps::transfer::whole;
@@ -59,26 +57,6 @@ fn header(len: u64) -> Option<[u8; PAGE]> {
     Some(page)
 }
 
-/// Freezes or thaws the file system that is mounted somewhere, or seals a file of one.
-pub fn file_system(agent: &Agent, stamp: &mut Stamp<'_>, act: &FileSystem) -> StepResult {
-    let root = |target| std::fs::File::open(target).map_err(|error| fault::io("open", &error));
-    match act {
-        FileSystem::Freeze { target } => {
-            let root = root(target)?;
-            stamp.around(|| swap::freeze(root.as_raw_fd()))?;
-        }
-        FileSystem::Thaw { target } => {
-            let root = root(target)?;
-            stamp.around(|| swap::thaw(root.as_raw_fd()))?;
-        }
-        FileSystem::Verity { file } => {
-            let fd = agent.file(file)?;
-            stamp.around(|| swap::enable_verity(fd))?;
-        }
-    }
-    Ok(Found::nothing())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -105,14 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_swapped_to_or_frozen_is_a_fault_of_that_call() {
+    fn what_cannot_be_swapped_to_is_a_fault_of_that_call() {
         let bench = Bench::new();
         let on = json!({"op": "swap", "do": "on", "path": bench.path("none")});
         assert_eq!(bench.fails(on).call, "swapon");
-        let thaw = json!({"op": "file-system", "do": "thaw", "target": "/proc"});
-        assert_eq!(bench.fails(thaw).call, "ioctl FITHAW");
-        bench.create("v");
-        let verity = json!({"op": "file-system", "do": "verity", "file": "v"});
-        assert_eq!(bench.fails(verity).call, "ioctl FS_IOC_ENABLE_VERITY");
     }
 }

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clock;
 pub mod extents;
 pub mod file;
+pub mod file_system;
 pub mod fs;
 pub mod guard;
 pub mod gup_test;
