@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::acpi::{Hardware, PciRoot};
 use crate::event_loop::Source;
 use crate::layout::{
-    PCI_CONFIG_PORT, PCI_ECAM_BASE, PCI_ECAM_LEN, PCI_WINDOW_END, PCI_WINDOW_START,
+    PCI_CONFIG_PORT, PCI_ECAM_BASE, PCI_ECAM_LEN, PCI_SLOTS, PCI_WINDOW_END, PCI_WINDOW_START,
 };
 use crate::lock::lock;
 use crate::machine::{MachineError, Transport};
@@ -27,6 +27,21 @@ pub(crate) struct DeviceManager {
     slots: Vec<MmioSlot>,
     pci: Arc<PciBus>,
     ports: Arc<ConfigPorts>,
+    /// Devices may come to the bus later.
+    hot_plug: bool,
+}
+
+/// Plugs in the devices of a machine that has [`MachineConfig::hot_plug`].
+///
+/// [`MachineConfig::hot_plug`]: crate::machine::MachineConfig::hot_plug
+#[derive(Clone)]
+pub struct HotPlug(Arc<PciBus>);
+
+impl HotPlug {
+    /// From now on a guest finds all of them on the PCI bus, when it looks; nobody tells it to. Does nothing the second time.
+    pub fn plug_in(&self) {
+        self.0.plug_in();
+    }
 }
 
 /// The devices' part of a snapshot, in their order.
@@ -49,7 +64,7 @@ impl SavedDevices {
 impl DeviceManager {
     /// Gives each device its registers and its interrupts.
     pub(crate) fn new(
-        transport: Transport,
+        (transport, hot_plug): (Transport, bool),
         devices: Vec<SharedDevice>,
         memory: &Memory,
         tracer: &Arc<Tracer>,
@@ -58,18 +73,24 @@ impl DeviceManager {
             Transport::Mmio => (devices, Vec::new()),
             Transport::Pci => (Vec::new(), devices),
         };
-        let pci = Arc::new(PciBus::new(by_pci, memory, tracer)?);
+        let pci = Arc::new(PciBus::new(by_pci, !hot_plug, memory, tracer)?);
         Ok(Self {
             slots: mmio_slots::new(by_mmio, memory, tracer)?,
             ports: Arc::new(ConfigPorts::new(pci.clone())),
             pci,
+            hot_plug: hot_plug && transport == Transport::Pci,
         })
+    }
+
+    /// By this, another thread plugs the devices in.
+    pub(crate) fn hot_plug(&self) -> HotPlug {
+        HotPlug(self.pci.clone())
     }
 
     /// What a guest can find out about each.
     pub(crate) fn shapes(&self) -> Vec<DeviceShape> {
         let by_mmio = self.slots.iter().map(|slot| slot.transport().shape());
-        let functions = self.pci.functions().iter();
+        let functions = self.pci.plugged_in().iter();
         by_mmio
             .chain(functions.map(|function| function.transport.shape()))
             .collect()
@@ -81,7 +102,7 @@ impl DeviceManager {
     /// The first device that cannot be saved now.
     pub(crate) fn save(&self) -> Result<SavedDevices, StateError> {
         let slots = self.slots.iter();
-        let functions = self.pci.functions().iter();
+        let functions = self.pci.plugged_in().iter();
         Ok(SavedDevices {
             mmio: slots
                 .map(|slot| slot.transport().save())
@@ -111,7 +132,11 @@ impl DeviceManager {
         Hardware {
             windows: self.slots.iter().map(MmioSlot::window).collect(),
             pci: self.has_pci().then(|| PciRoot {
-                slots: self.pci.slots(),
+                slots: if self.hot_plug {
+                    u8::try_from(PCI_SLOTS).expect("31 slots")
+                } else {
+                    self.pci.slots()
+                },
                 high_window: high.start..high.end,
             }),
         }
@@ -178,7 +203,7 @@ impl DeviceManager {
     }
 
     fn has_pci(&self) -> bool {
-        !self.pci.functions().is_empty()
+        self.hot_plug || !self.pci.functions().is_empty()
     }
 }
 

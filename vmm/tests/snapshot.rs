@@ -9,7 +9,8 @@ use std::time::Duration;
 use pincushion_vmm::console::Console;
 use pincushion_vmm::machine::{Exit, Machine, MachineConfig, MachineError, Parts, Running};
 use pincushion_vmm::snapshot::{Check, Likeness, Snapshot};
-use support::{Payload, machine};
+use support::bell::Bell;
+use support::{Payload, machine, machine_with};
 
 /// Far more than any of these guests needs, on a loaded host too.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -164,4 +165,58 @@ fn a_snapshot_that_cannot_be_written_stops_nothing() {
     );
     agent.send(b"x");
     assert_eq!(end.join().unwrap(), Exit::PowerOff);
+}
+
+/// Says "ready", waits for a byte at the second serial port, and prints the low bit of the vendor in the first slot of the PCI bus: 0 for
+/// virtio's, 1 where there is nothing.
+fn looking_guest() -> Payload {
+    Payload::new()
+        .outb(0x2fc, 0x08)
+        .outb(0x2f9, 1)
+        .print("ready\n")
+        // l: mov dx,0x2fd; in al,dx; test al,1; jz l
+        .code(&[0x66, 0xba, 0xfd, 0x02, 0xec, 0xa8, 0x01, 0x74, 0xf7])
+        .outl(0xcf8, 0x8000_0800)
+        // mov dx,0xcfc; in eax,dx; and al,1; add al,'0'
+        .code(&[0x66, 0xba, 0xfc, 0x0c, 0xed, 0x24, 0x01, 0x04, b'0'])
+        // mov dx,0x3f8; out dx,al
+        .code(&[0x66, 0xba, 0xf8, 0x03, 0xee])
+        .print("\n")
+        .power_off()
+}
+
+#[test]
+fn devices_are_plugged_into_a_guest_of_a_snapshot_that_had_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("guest.snapshot");
+    let kernel = looking_guest().to_kernel();
+    let config = MachineConfig {
+        hot_plug: true,
+        ..config(kernel.path())
+    };
+    let (parts_of_first, heard) = parts();
+    let Some(machine) = machine_with(config.clone(), parts_of_first) else {
+        return;
+    };
+    let (remote, stop) = (machine.remote(), machine.stop_handle());
+    let end = in_background(machine.start().unwrap());
+    assert_eq!(heard.recv_timeout(LIMIT), Ok("ready".into()));
+    remote.snapshot(&path, "").unwrap();
+    stop.stop();
+    assert_eq!(end.join().unwrap(), Exit::Stopped);
+
+    let snapshot = Snapshot::open(&path, Check::Whole).unwrap();
+    for (is_plugged_in, seen) in [(true, "0"), (false, "1")] {
+        let (mut parts, heard) = parts();
+        parts.devices = vec![Bell::shared().0];
+        let restored =
+            Machine::restore(config.clone(), parts, &snapshot, Likeness::BeforeDrivers).unwrap();
+        if is_plugged_in {
+            restored.hot_plug().plug_in();
+        }
+        restored.agent_sender().send(b"x");
+        let end = in_background(restored.start().unwrap());
+        assert_eq!(heard.recv_timeout(LIMIT).unwrap(), seen);
+        assert_eq!(end.join().unwrap(), Exit::PowerOff);
+    }
 }

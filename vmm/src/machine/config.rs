@@ -51,6 +51,10 @@ pub struct MachineConfig {
     pub on_reset: OnReset,
     /// How the guest finds its virtio devices.
     pub transport: Transport,
+    /// The devices of the PCI bus are not on it until [`super::HotPlug::plug_in`]: a guest that rescans the bus (Linux:
+    /// `/sys/bus/pci/rescan`) finds them then. A snapshot that was made before knows of none, and goes on with any. A reset of the machine
+    /// takes none away. Virtio-mmio devices are always there.
+    pub hot_plug: bool,
     /// Threads that serve the devices' queues, 1 to [`MAX_WORKERS`]; each serves every so many-th queue.
     pub workers: u8,
     /// Where the vCPUs' threads run.
@@ -69,6 +73,7 @@ impl MachineConfig {
             memory_bytes: 512 << 20,
             on_reset: OnReset::Exit,
             transport: Transport::default(),
+            hot_plug: false,
             workers: 1,
             cpu_affinity: CpuList::default(),
         }

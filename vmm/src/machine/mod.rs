@@ -27,4 +27,5 @@ pub use parts::{Machine, Parts};
 pub use remote::{Order, OrderError, Remote, RunState};
 pub use running::{Running, StopHandle};
 
+pub use crate::device_manager::HotPlug;
 pub use crate::vcpu_report::{VcpuReport, full_text as vcpus_text};

@@ -18,7 +18,7 @@ use crate::agent_port::{AgentHandler, AgentPort, AgentSender};
 use crate::boot::entry::Initrd;
 use crate::boot::{acpi, entry, initrd, kernel};
 use crate::console::{Console, ConsoleOutput, Input};
-use crate::device_manager::DeviceManager;
+use crate::device_manager::{DeviceManager, HotPlug};
 use crate::irq::IrqLine;
 use crate::layout::{
     ACPI_PM_PORT, COM1_GSI, COM1_PORT, COM2_GSI, COM2_PORT, I8042_PORT, PVPANIC_PORT,
@@ -123,6 +123,12 @@ impl Machine {
         StopHandle::new(self.core.sender.clone())
     }
 
+    /// A way to plug in the devices of a machine with [`MachineConfig::hot_plug`], for any thread.
+    #[must_use]
+    pub fn hot_plug(&self) -> HotPlug {
+        self.core.devices.hot_plug()
+    }
+
     /// A way to give orders to the machine, for any thread; they are carried out once it was started and somebody waits
     /// for it.
     #[must_use]
@@ -148,7 +154,12 @@ impl Core {
         )));
         let com1 = serial_port("com1", COM1_GSI, output)?;
         let com2 = serial_port("com2", COM2_GSI, Arc::new(Mutex::new(Nowhere)))?;
-        let devices = DeviceManager::new(config.transport, parts.devices, &memory, &parts.tracer)?;
+        let devices = DeviceManager::new(
+            (config.transport, config.hot_plug),
+            parts.devices,
+            &memory,
+            &parts.tracer,
+        )?;
         let pm = Arc::new(AcpiPm::new());
         let agent = parts.agent.map(|handler| Arc::new(AgentPort::new(handler)));
         let mut buses = Buses::default();

@@ -6,6 +6,7 @@
 //! Locks: `moving` serializes writes of configuration space; it comes before everything of a function. `placed` is held
 //! for a look-up only.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
@@ -41,6 +42,8 @@ struct Placed {
 /// Bus 0 and all that is on it.
 pub(crate) struct PciBus {
     functions: Vec<Function>,
+    /// Until then a guest finds no function.
+    is_plugged_in: AtomicBool,
     high: HighWindow,
     routes: Arc<Routes>,
     lines: Arc<IntxLines>,
@@ -50,9 +53,10 @@ pub(crate) struct PciBus {
 }
 
 impl PciBus {
-    /// A bus with a host bridge and `devices`, in the order of their slots.
+    /// A bus with a host bridge and `devices`, in the order of their slots; a guest sees these now, or after [`Self::plug_in`].
     pub(crate) fn new(
         devices: Vec<SharedDevice>,
+        is_plugged_in: bool,
         memory: &Memory,
         tracer: &Arc<Tracer>,
     ) -> Result<Self, MachineError> {
@@ -97,6 +101,7 @@ impl PciBus {
         let functions = devices.into_iter().enumerate().map(function);
         let bus = Self {
             functions: functions.collect::<Result<_, MachineError>>()?,
+            is_plugged_in: is_plugged_in.into(),
             high: HighWindow::of_this_host(),
             routes,
             lines,
@@ -113,7 +118,21 @@ impl PciBus {
         &self.functions
     }
 
-    /// Slots with a device.
+    /// Those that a guest can see.
+    pub(crate) fn plugged_in(&self) -> &[Function] {
+        if self.is_plugged_in.load(Ordering::Acquire) {
+            &self.functions
+        } else {
+            &[]
+        }
+    }
+
+    /// From now on a guest that looks finds the functions, as after a reset.
+    pub(crate) fn plug_in(&self) {
+        self.is_plugged_in.store(true, Ordering::Release);
+    }
+
+    /// Slots with a device, now or later.
     pub(crate) fn slots(&self) -> u8 {
         u8::try_from(self.functions.len().min(PCI_SLOTS)).expect("31 slots")
     }
@@ -152,7 +171,7 @@ impl PciBus {
     /// The first function that the state does not fit; the bus has to be reset then.
     pub(crate) fn restore(&self, saved: &[SavedPci]) -> Result<(), StateError> {
         let _moving = lock(&self.moving);
-        for (index, (function, saved)) in self.functions.iter().zip(saved).enumerate() {
+        for (index, (function, saved)) in self.plugged_in().iter().zip(saved).enumerate() {
             function.transport.restore(saved)?;
             self.follow(index);
         }
@@ -199,7 +218,7 @@ impl PciBus {
 
     fn find(&self, slot: u8, function: u8) -> Option<usize> {
         let is_it = |it: &Function| (it.slot, it.function) == (slot, function);
-        self.functions.iter().position(is_it)
+        self.plugged_in().iter().position(is_it)
     }
 
     /// After a write of configuration space: look-ups and ioeventfds go where the BAR is now.

@@ -135,7 +135,7 @@ mod tests {
 
     fn ports() -> ConfigPorts {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
-        let bus = PciBus::new(vec![], &Arc::new(memory), &Arc::new(Tracer::new())).unwrap();
+        let bus = PciBus::new(vec![], true, &Arc::new(memory), &Arc::new(Tracer::new())).unwrap();
         ConfigPorts::new(Arc::new(bus))
     }
 
