@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pincushion_abi::{Report, Step as Act};
+use pincushion_abi::{Outcome, Report, Step as Act};
 use pincushion_vmm::config::units::parse_size;
 use pincushion_vmm::machine::Transport;
 use pincushion_vmm::program::tell;
@@ -39,6 +39,29 @@ impl Stage<'_> {
         let sent = self.send(act, None, format!("load {name}"), None, None)?;
         self.answer(&sent, STEP_LIMIT)?;
         Ok(())
+    }
+
+    /// Plugs the devices in, and has the guest look for them.
+    pub(super) fn plug_in(&mut self) -> Result<(), Trouble> {
+        self.machine.plug_in();
+        let act = Act::WriteFile {
+            path: "/sys/bus/pci/rescan".into(),
+            text: "1".into(),
+        };
+        let sent = self.send(act, None, "rescan the PCI bus".into(), None, None)?;
+        // Nothing of the scenario has happened, so that it does not answer says nothing about the kernel.
+        let in_setup = |trouble| match trouble {
+            Trouble::Hang(why) => {
+                Trouble::Setup(format!("the guest does not look for its devices: {why}"))
+            }
+            trouble => trouble,
+        };
+        match self.answer(&sent, STEP_LIMIT).map_err(in_setup)? {
+            Outcome::Ok(_) => Ok(()),
+            refused => Err(Trouble::Setup(format!(
+                "the guest cannot look for its devices: {refused:?}"
+            ))),
+        }
     }
 
     fn try_to_keep(&self, path: &Path, hello: &Hello) -> anyhow::Result<Option<u64>> {

@@ -14,8 +14,8 @@ use pincushion_vmm::agent_port::AgentSender;
 use pincushion_vmm::console::Console;
 use pincushion_vmm::control::Operate;
 use pincushion_vmm::machine::{
-    Exit, Machine, MachineConfig, MachineError, Order, OrderError, Parts, Remote, RunState,
-    StopHandle, VcpuReport, vcpus_text,
+    Exit, HotPlug, Machine, MachineConfig, MachineError, Order, OrderError, Parts, Remote,
+    RunState, StopHandle, VcpuReport, vcpus_text,
 };
 use pincushion_vmm::program::tell;
 use pincushion_vmm::region::Region;
@@ -47,6 +47,7 @@ struct Boot {
     agent: AgentSender,
     stop: StopHandle,
     remote: Remote,
+    hot_plug: HotPlug,
 }
 
 /// What every boot is made of.
@@ -91,6 +92,13 @@ impl Booted {
             boot.agent.send(line);
         }
         boot.is_some()
+    }
+
+    /// Plugs in the devices of a machine that was made for it. A machine that has ended needs none.
+    pub(super) fn plug_in(&self) {
+        if let Some(boot) = self.shared.boot().as_ref() {
+            boot.hot_plug.plug_in();
+        }
     }
 
     /// Writes a snapshot of the present boot. Returns its length in bytes.
@@ -240,6 +248,7 @@ fn live_once(
         agent: machine.agent_sender(),
         stop: machine.stop_handle(),
         remote: machine.remote(),
+        hot_plug: machine.hot_plug(),
     });
     if let Some(from) = &restored {
         // Only now: who hears the agent's word sends it a step at once.

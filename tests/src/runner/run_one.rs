@@ -18,7 +18,7 @@ use pincushion_vmm::assembly;
 use pincushion_vmm::config::BalloonConfig;
 use pincushion_vmm::config::units::parse_size;
 use pincushion_vmm::control::About;
-use pincushion_vmm::machine::MachineConfig;
+use pincushion_vmm::machine::{MachineConfig, Transport};
 use pincushion_vmm::persistent_memory::{self, Wanted};
 use pincushion_vmm::program::{complain, tell};
 use pincushion_vmm::region::Region;
@@ -136,7 +136,7 @@ fn perform(
     devices.extend(cards);
     let balloon = balloon(scenario, &context, &mut devices)?;
     let console = console(scenario, dir, &context, &mut devices)?;
-    let config = machine_config(order, scenario, info)?;
+    let mut config = machine_config(order, scenario, info)?;
     let ram = config.memory_bytes;
     let (pmem, regions) = regions(scenario, &order.scratch, ram, &records, &context)?;
     devices.extend(pmem);
@@ -151,6 +151,9 @@ fn perform(
         Some(dir) => snapshots::place(dir, scenario, info, &config, &devices),
         None => None,
     };
+    // What is not there at boot is in no snapshot, which so serves machines with any devices.
+    config.hot_plug = place.is_some() && config.transport == Transport::Pci;
+    let comes_later = config.hot_plug && !devices.is_empty();
     let (snapshot, snapshot_to) = match place {
         Some(path) if snapshots::is_there(&path) => (Some(path), None),
         path => (None, path),
@@ -175,6 +178,7 @@ fn perform(
         ear,
         machine,
         snapshot_to,
+        comes_later,
         balloon,
         console,
         control: control.transpose()?,

@@ -1,8 +1,8 @@
 //! Snapshots of guests that have just booted, so that others like them need not.
 //!
 //! One is made when the agent has said hello and the modules of the run's file systems are loaded, but no driver has begun with a
-//! device: the guest knows no more of its devices than that they are there. So another run goes on from it with disks of its own,
-//! and everything that its plan and its log are about happens in that run. What the guests share is what a kernel has after a boot:
+//! device: the guest knows no more of its devices than that they are there, and on a PCI bus, where they are plugged in later, not even
+//! that. So another run goes on from it with devices of its own, and everything that its plan and its log are about happens in that run. What the guests share is what a kernel has after a boot:
 //! its random numbers and its clock.
 //!
 //! Promises: a name stands for everything that a guest can have seen until then; room for snapshots is bounded. It does not promise
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use pincushion_devices::device::SharedDevice;
-use pincushion_vmm::machine::MachineConfig;
+use pincushion_vmm::machine::{MachineConfig, Transport};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::rundir::RunInfo;
@@ -40,8 +40,9 @@ pub(super) fn place(
     if scenario.boots_by_itself() || info.image_digest.is_empty() {
         return None;
     }
-    let devices: Vec<(u32, usize)> = devices
-        .iter()
+    // Those of the PCI bus are plugged in afterwards.
+    let at_boot = devices.iter().filter(|_| vm.transport == Transport::Mmio);
+    let devices: Vec<(u32, usize)> = at_boot
         .map(|device| {
             let device = device.lock().expect("nobody has used it yet");
             (device.device_type(), device.queue_max_sizes().len())
@@ -50,7 +51,7 @@ pub(super) fn place(
     let shape = (
         (&info.image_digest, vm.format, &config.cmdline),
         (config.vcpus, config.memory_bytes, config.transport),
-        scenario.file_system_modules(),
+        scenario.modules_to_load(&info.kernel),
         devices,
     );
     let name = xxh3_128(format!("{shape:?}").as_bytes());
@@ -143,8 +144,16 @@ mod tests {
         let one = placed(|_, _| (), &[disk("a")]);
         assert!(one.starts_with("/s/"), "{one}");
         assert_eq!(placed(|_, _| (), &[disk("data")]), one);
+        assert_eq!(placed(|_, _| (), &[disk("a"), disk("b")]), one);
+        let by_mmio = |scenario: &mut Scenario, _: &mut RunInfo| {
+            scenario.vm.transport = Transport::Mmio;
+        };
+        assert_ne!(
+            placed(by_mmio, &[disk("a"), disk("b")]),
+            placed(by_mmio, &[disk("a")])
+        );
         let others = [
-            placed(|_, _| (), &[disk("a"), disk("b")]),
+            placed(by_mmio, &[disk("a")]),
             placed(|scenario, _| scenario.vm.cpus = 1, &[disk("a")]),
             placed(|scenario, _| scenario.vm.memory = "1G".into(), &[disk("a")]),
             placed(|scenario, _| scenario.vm.cmdline = "x".into(), &[disk("a")]),

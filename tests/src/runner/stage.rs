@@ -49,6 +49,8 @@ pub(super) struct Stage<'a> {
     pub(super) machine: Booted,
     /// Where a snapshot of the guest is wanted, as soon as it has booted.
     pub(super) snapshot_to: Option<PathBuf>,
+    /// The guest has booted without its devices, which are still to be plugged in.
+    pub(super) comes_later: bool,
     pub(super) balloon: Option<BalloonHandle>,
     /// What is typed goes there.
     pub(super) console: Option<ConsoleInput>,
@@ -99,6 +101,9 @@ impl Stage<'_> {
         check_hello(&hello)?;
         if let Some(path) = self.snapshot_to.take() {
             self.keep_snapshot(&path, &hello)?;
+        }
+        if std::mem::take(&mut self.comes_later) {
+            self.plug_in()?;
         }
         self.load_drivers()?;
         for disk in &self.scenario.disks {

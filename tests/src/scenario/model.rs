@@ -107,6 +107,16 @@ impl Scenario {
         names
     }
 
+    /// Those of them that may have to be loaded in a guest with this kernel: ours have the file systems built in.
+    #[must_use]
+    pub fn modules_to_load(&self, kernel: &str) -> Vec<&'static str> {
+        if kernel.starts_with("design:") {
+            Vec::new()
+        } else {
+            self.file_system_modules()
+        }
+    }
+
     /// Whether its guest boots in any case, and leaves no snapshot for others.
     #[must_use]
     pub fn boots_by_itself(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use pincushion_vmm::machine::Transport;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::scenario::Scenario;
@@ -159,25 +160,28 @@ pub(super) fn likeness(scenario: &Scenario, kernel: &str) -> Option<u64> {
     if scenario.boots_by_itself() {
         return None;
     }
-    let devices = (
-        scenario
-            .disks
-            .iter()
-            .map(|disk| disk.queues)
-            .collect::<Vec<_>>(),
-        scenario
-            .nets
-            .iter()
-            .map(|net| net.queues)
-            .collect::<Vec<_>>(),
-        scenario.pmems.len(),
-        scenario.balloon.is_some(),
-        vm.virtio_console,
-    );
+    // Those of a PCI bus are plugged into the guest that has booted.
+    let devices = (vm.transport == Transport::Mmio).then(|| {
+        (
+            scenario
+                .disks
+                .iter()
+                .map(|disk| disk.queues)
+                .collect::<Vec<_>>(),
+            scenario
+                .nets
+                .iter()
+                .map(|net| net.queues)
+                .collect::<Vec<_>>(),
+            scenario.pmems.len(),
+            scenario.balloon.is_some(),
+            vm.virtio_console,
+        )
+    });
     let shape = (
         (kernel, vm.format, &vm.cmdline),
         (vm.cpus, &vm.memory, vm.transport),
-        scenario.file_system_modules(),
+        scenario.modules_to_load(kernel),
         devices,
     );
     Some(xxh3_64(format!("{shape:?}").as_bytes()))
@@ -263,9 +267,13 @@ mod tests {
             like(&disk("zero").replace("64M", "8M"))
         );
         assert_ne!(like(&disk("zero")), like(&disk("xfs")));
-        assert_ne!(like(""), like(&disk("zero")));
+        assert_eq!(like(""), like(&disk("zero")), "it is plugged in later");
+        let by_mmio = "[vm]\ntransport = 'mmio'\n";
+        assert_ne!(like(by_mmio), like(&format!("{by_mmio}{}", disk("zero"))));
         assert_ne!(like(""), like("[vm]\ncmdline = 'nosmap'\n"));
         assert_ne!(like(""), likeness(&read(""), "debian:6.1"));
+        let on_ours = |more: &str| likeness(&read(more), "design:bias+wait");
+        assert_eq!(on_ours(&disk("zero")), on_ours(&disk("xfs")));
         for boots in ["[vm]\nfresh = true\n", "[vm]\nprograms = ['fio']\n"] {
             assert_eq!(like(boots), None, "{boots}");
         }
