@@ -102,15 +102,22 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
             (scenario, Some(path))
         }));
     }
+    // One that is named twice runs once: its runs would share a directory.
+    let mut chosen: Vec<&String> = Vec::new();
+    for kernel in &selection.kernels {
+        if !chosen.contains(&kernel) {
+            chosen.push(kernel);
+        }
+    }
     let mut items = Vec::new();
     for repeat in 1..=selection.repeat.max(1) {
         for (scenario, file) in &wanted {
-            let kernels = if selection.kernels.is_empty() {
-                &scenario.kernels
+            let kernels = if chosen.is_empty() {
+                scenario.kernels.iter().collect()
             } else {
-                &selection.kernels
+                chosen.clone()
             };
-            items.extend(kernels.iter().map(|kernel| Item {
+            items.extend(kernels.into_iter().map(|kernel| Item {
                 scenario: scenario.clone(),
                 file: file.clone(),
                 kernel: kernel.clone(),
@@ -304,6 +311,20 @@ mod tests {
             let refusal = select(&selection).unwrap_err().to_string();
             assert!(refusal.contains(told), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_is_named_twice_runs_once() {
+        let selection = Selection {
+            names: vec!["boot-1-cpu".into()],
+            kernels: ["debian:6.1", "debian:6.12", "debian:6.1"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Selection::default()
+        };
+        let items = select(&selection).unwrap();
+        let kernels: Vec<&str> = items.iter().map(|item| item.kernel.as_str()).collect();
+        assert_eq!(kernels, ["debian:6.1", "debian:6.12"]);
     }
 
     #[test]
