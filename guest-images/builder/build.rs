@@ -14,6 +14,8 @@ fn main() {
         PathBuf::from("patches/series"),
     ];
     files.extend(ending("patches", "patch"));
+    // For readers: nothing is built of it.
+    files.retain(|file| !file.ends_with("0000-cover-letter.patch"));
     files.extend(ending("config", "config"));
     let mut code = String::from("&[\n");
     for file in &files {
