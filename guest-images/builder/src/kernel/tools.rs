@@ -57,11 +57,12 @@ impl Tools {
                 }
                 .into());
             }
-            let told = std::cell::RefCell::new(progress);
+            let told = std::cell::RefCell::new(&mut *progress);
             install(&names, &line, &|text| {
                 told.borrow_mut().step("installing", text)
             })?;
         }
+        want_ccache(progress);
         let first_line = |program: &str| {
             let said = command::output(30, None, program, &["--version"])?;
             Ok::<_, Error>(said.lines().next().unwrap_or_default().to_owned())
@@ -74,6 +75,18 @@ impl Tools {
             },
             version: format!("{}; {}", first_line("gcc")?, first_line("ld")?),
         })
+    }
+}
+
+/// Installs ccache for root, as what needs compiling then comes back after a detour in no time. A build does without it, too.
+fn want_ccache(progress: &mut dyn Progress) {
+    if find("ccache").is_some() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let told = std::cell::RefCell::new(progress);
+    let tell = |text: &str| told.borrow_mut().step("installing", text);
+    if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
+        log::warn!("builds go on without ccache: {why}");
     }
 }
 
