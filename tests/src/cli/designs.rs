@@ -77,7 +77,8 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
         (Vec::new(), Vec::new())
     } else {
         let all = chosen.items(&built, args.repeat).map_err(Failure::usage)?;
-        let (costs, scenarios) = missing(all, &earlier);
+        let (costs, mut scenarios) = missing(all, &earlier);
+        chosen.kernel_by_kernel(&mut scenarios);
         (chosen.warmed_up(costs), scenarios)
     };
     let is_wanted = |item: &&Item| item.repeat != WARM_UP;

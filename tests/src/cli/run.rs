@@ -198,7 +198,7 @@ pub(super) fn conduct(batches: &[(&[Item], u32)], wanted: &Wanted<'_>) -> Result
     ));
     let programs = Programs::find(&note).map_err(Failure::setup)?;
     let place = Place::choose(how.place, dir.join("nested-console.log"), &note);
-    let where_ = place.name();
+    let where_ = place.name(false);
     let mut suite = Suite::new(programs, place, dir.clone(), how.jobs as usize);
     let until = wanted.until;
     suite.enough = until.map(|Until::Broken| bisect::is_enough as fn(&RunSummary) -> bool);

@@ -29,7 +29,7 @@ pub use html::html;
 pub use markdown::markdown;
 pub use measured::{Measured, MostPins, Rounds, Tracking};
 pub use ratio::Ratio;
-pub use table::{About, Absent, Cell, Cost, Parts, PromiseCell, Row, ScenarioColumn, Table};
+pub use table::{About, Absent, Cell, Cost, Parts, PromiseCell, Row, ScenarioColumn, Table, Times};
 
 /// Scenarios that tell designs apart, on each policy.
 pub const TAG: &str = "designs";

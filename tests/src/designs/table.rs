@@ -49,8 +49,21 @@ pub struct About {
     pub made: String,
     /// The commits, kernel packages and places that the runs' directories name.
     pub runs_by: Vec<String>,
-    /// Whether guests ran in an emulated machine.
-    pub emulated: bool,
+    /// What the measured times are.
+    pub times: Times,
+}
+
+/// What measured times are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Times {
+    /// Those of hardware.
+    #[default]
+    Hardware,
+    /// Instructions that were executed in an emulated machine.
+    Instructions,
+    /// Those of an emulated machine, with what else the host did in them.
+    Emulated,
 }
 
 /// A scenario as a column.

@@ -1,7 +1,7 @@
 //! A small table for the tests of this module: two policies of one design, one of which keeps O1 and is twice as slow.
 
 use super::measured::{Measured, Rounds};
-use super::table::{About, Parts, ScenarioColumn, Table};
+use super::table::{About, Parts, ScenarioColumn, Table, Times};
 use crate::report::{AboutScenario, RunSummary, example};
 use crate::verdict::{Promise, Verdict};
 
@@ -82,7 +82,7 @@ pub(super) fn table() -> Table {
         date: "2026-01-02".into(),
         commit: "abc".into(),
         made: "2 runs".into(),
-        emulated: true,
+        times: Times::Emulated,
         ..About::default()
     };
     Table::of(&parts_of(&rows, &columns, &runs, &logs), about, Vec::new())

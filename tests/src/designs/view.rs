@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::knowledge::{self, Known};
-use super::table::{Cell, Cost, PromiseCell, Row, Table};
+use super::table::{Cell, Cost, PromiseCell, Row, Table, Times};
 use super::words::times;
 use crate::report::CellState;
 
@@ -303,13 +303,22 @@ fn costs(table: &Table) -> Section {
          page's share of both is shown.",
         table.baseline
     );
-    if table.about.emulated {
-        note += " The guests ran in a nested machine whose processor is emulated (QEMU TCG): an emulated processor takes about as long for any \
-                 instruction and knows no cache lines, so these are ratios of instructions, more or less, and of emulated device accesses; they are \
-                 not nanoseconds of hardware, and an atomic on a contended line costs here what any other costs. \
-                 What else this host ran meanwhile is in the times. `--place host` on a machine with \
-                 usable KVM gives real ones.";
-    }
+    note += match table.about.times {
+        Times::Hardware => "",
+        Times::Instructions => {
+            " The guests ran in a nested machine that is emulated (QEMU TCG), whose clock counts instructions: a nanosecond is one that was \
+             executed, by the guest, by Pincushion or by the nested kernel between them, and what else the host did is not in it. So these are \
+             ratios of instructions; caches, contended lines and the true price of an exit are not in them. `--place host` on a machine with \
+             usable KVM gives nanoseconds of hardware."
+        }
+        Times::Emulated => {
+            " The guests ran in a nested machine whose processor is emulated (QEMU TCG): an emulated processor takes about as long for any \
+             instruction and knows no cache lines, so these are ratios of instructions, more or less, and of emulated device accesses; they are \
+             not nanoseconds of hardware, and an atomic on a contended line costs here what any other costs. \
+             What else this host ran meanwhile is in the times. `--place host` on a machine with \
+             usable KVM gives real ones."
+        }
+    };
     Section {
         title: "What it costs",
         note,
@@ -458,9 +467,12 @@ mod tests {
             ("", "inconclusive")
         );
         assert!(section.note.contains("emulated") && section.note.contains("--place host"));
-        let mut real = table();
-        real.about.emulated = false;
-        assert!(!costs(&real).note.contains("emulated"));
+        let mut other = table();
+        other.about.times = Times::Hardware;
+        assert!(!costs(&other).note.contains("emulated"));
+        other.about.times = Times::Instructions;
+        let note = costs(&other).note;
+        assert!(note.contains("counts instructions") && !note.contains("is in the times"));
     }
 
     #[test]

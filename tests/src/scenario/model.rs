@@ -107,6 +107,12 @@ impl Scenario {
         names
     }
 
+    /// Whether it is about what something takes.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        self.tags.iter().any(|tag| tag == crate::designs::TAG_COST)
+    }
+
     /// Those of them that may have to be loaded in a guest with this kernel: ours have the file systems built in.
     #[must_use]
     pub fn modules_to_load(&self, kernel: &str) -> Vec<&'static str> {

@@ -128,6 +128,7 @@ impl Suite {
         if self.stop.wished().is_some() || self.is_enough.load(Ordering::Relaxed) {
             return None;
         }
+        let measures = item.scenario.measures() && seat.is_the_only_one();
         progress.began(item);
         let began = Instant::now();
         let mut info = RunInfo {
@@ -136,7 +137,7 @@ impl Suite {
             kernel: item.kernel.clone(),
             seed: self.seed,
             commit: self.commit.clone(),
-            place: self.place.name().into(),
+            place: self.place.name(measures).into(),
             repeat: item.repeat,
             began_unix_s: unix_seconds(),
             ..RunInfo::default()
@@ -265,6 +266,7 @@ impl Suite {
             programs: &item.scenario.host_programs(),
             keep: self.keep,
             snapshots: (!attempt.fresh).then_some(snapshots.as_path()),
+            measures: item.scenario.measures() && attempt.seat.is_the_only_one(),
             seat: attempt.seat,
             stop: &self.stop,
         };

@@ -20,7 +20,7 @@ mod stop;
 mod storage;
 
 pub use execution::{Progress, Suite};
-pub use place::{Place, PlaceChoice, missing_for, missing_for_guests};
+pub use place::{COUNTING, NESTED, Place, PlaceChoice, missing_for, missing_for_guests};
 pub use programs::{Programs, workspace_commit};
 pub use seats::threads_for;
 pub(crate) use selection::split_variant;

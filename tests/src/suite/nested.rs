@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pincushion_image::host_program;
 use pincushion_vmm::nested::{
-    Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu,
+    Clock, Command, Ended, NestedConfig, NestedError, NestedMachine, boot_files, ensure_qemu,
 };
 use rustix::process::Signal;
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,7 +19,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::child::{ChildEnd, Lines};
 use super::place::{ChildOrder, arguments};
 use super::programs::Programs;
-use super::seats::Taken;
 
 /// So many guests' kernels and initial RAM disks stay in a machine, 70 MB each: a suite on a few kernels sends each once.
 const GUESTS: usize = 4;
@@ -37,6 +36,7 @@ pub struct Nested {
 /// A machine and what it has.
 struct Furnished {
     machine: NestedMachine,
+    clock: Clock,
     /// Directories of guests' kernels in there; the one that was needed last is at the end.
     guests: VecDeque<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl Nested {
     ) -> ChildEnd {
         // Once more in a fresh machine if this one dies under the run.
         for is_last in [false, true] {
-            let mut machine = match self.take(order.seat, programs, progress) {
+            let mut machine = match self.take(order, programs, progress) {
                 Ok(machine) => machine,
                 Err(error) => return ChildEnd::NotStarted(crate::words(&error)),
             };
@@ -90,15 +90,17 @@ impl Nested {
         unreachable!("the last attempt returns")
     }
 
-    /// The machine of a seat; booted now if there is none.
+    /// The machine of the order's seat; booted now if there is none, or one with another clock.
     fn take(
         &self,
-        seat: &Taken<'_>,
+        order: &ChildOrder<'_>,
         programs: &Programs,
         progress: &dyn Fn(&str),
     ) -> Result<Furnished, NestedError> {
-        if let Some(machine) = self.idle().remove(&seat.number()) {
-            return Ok(machine);
+        let (seat, clock) = (order.seat, clock_for(order));
+        match self.idle().remove(&seat.number()) {
+            Some(machine) if machine.clock == clock => return Ok(machine),
+            Some(_) | None => {}
         }
         seat.renew();
         let (kernel, initrd) = {
@@ -111,6 +113,7 @@ impl Nested {
         };
         let number = self.booted.fetch_add(1, Ordering::Relaxed) + 1;
         let config = NestedConfig {
+            clock,
             log: Some(log_of(&self.log, number)),
             ..NestedConfig::new(kernel, initrd)
         };
@@ -120,12 +123,22 @@ impl Nested {
         })?;
         Ok(Furnished {
             machine,
+            clock,
             guests: VecDeque::new(),
         })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Furnished>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What time is in the machine of this run.
+fn clock_for(order: &ChildOrder<'_>) -> Clock {
+    if order.measures {
+        Clock::Instructions
+    } else {
+        Clock::Host
     }
 }
 

@@ -16,6 +16,11 @@ use super::seats::Taken;
 use super::stop::Stop;
 use crate::scenario::Scenario;
 
+/// What `run.toml` says of a run in a nested machine.
+pub const NESTED: &str = "nested";
+/// What it says where that machine's clock counted instructions.
+pub const COUNTING: &str = "nested, counting instructions";
+
 /// What the user chose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PlaceChoice {
@@ -50,6 +55,8 @@ pub(super) struct ChildOrder<'a> {
     pub(super) keep: bool,
     /// Where snapshots of booted guests are kept, on this host; `None`: every guest boots.
     pub(super) snapshots: Option<&'a Path>,
+    /// Times are what it is about, and it runs alone: a nested machine has the clock that the host's load is not in.
+    pub(super) measures: bool,
     /// Which of the nested machines, where guests run in such.
     pub(super) seat: &'a Taken<'a>,
     pub(super) stop: &'a Stop,
@@ -136,12 +143,13 @@ impl Place {
         }
     }
 
-    /// As `run.toml` says it.
+    /// As `run.toml` says it of a run that measures, or does not.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self, measures: bool) -> &'static str {
         match self {
             Self::Host => "host",
-            Self::Nested(_) => "nested",
+            Self::Nested(_) if measures => COUNTING,
+            Self::Nested(_) => NESTED,
         }
     }
 

@@ -136,6 +136,11 @@ impl Taken<'_> {
         self.number
     }
 
+    /// Whether no other guest can run at the same time.
+    pub(super) fn is_the_only_one(&self) -> bool {
+        self.seats.state().seats.len() == 1
+    }
+
     /// What its earlier guests left is gone: the machine is a new one.
     pub(super) fn renew(&self) {
         let mut state = self.seats.state();

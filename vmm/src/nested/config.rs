@@ -6,6 +6,17 @@ use std::time::Duration;
 
 use crate::host_memory;
 
+/// What time is in the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's.
+    #[default]
+    Host,
+    /// A nanosecond is one instruction that was executed there, and waiting for a timer takes no time at all: times compare how much was
+    /// executed, and what else the host does is not in them. For one CPU; some slower.
+    Instructions,
+}
+
 /// What the machine is made of.
 #[derive(Clone, Debug)]
 pub struct NestedConfig {
@@ -19,6 +30,8 @@ pub struct NestedConfig {
     pub initrd: PathBuf,
     /// How long it may take until the agent answers.
     pub boot_limit: Duration,
+    /// What time is in there.
+    pub clock: Clock,
     /// Where the console goes; its last lines are kept for messages in any case.
     pub log: Option<PathBuf>,
 }
@@ -40,6 +53,7 @@ impl NestedConfig {
             kernel,
             initrd,
             boot_limit: Duration::from_secs(120),
+            clock: Clock::default(),
             log: None,
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pincushion_abi::nested::{Hello, Request, SOURCES, VERSION};
 
-use super::config::NestedConfig;
+use super::config::{Clock, NestedConfig};
 use super::error::{NestedError, host};
 use super::process::Process;
 use super::session::{Channel, Session, Signaller, Silence, Trouble, read_hello};
@@ -68,7 +68,10 @@ impl NestedMachine {
     }
 
     fn boot_once(qemu: &Path, config: &NestedConfig) -> Result<Self, NestedError> {
-        let khz = tsc::measure_khz().map_err(host("measure the clock"))?;
+        let khz = match config.clock {
+            Clock::Host => tsc::measure_khz().map_err(host("measure the clock"))?,
+            Clock::Instructions => qemu::INSTRUCTIONS_KHZ,
+        };
         let (ours, theirs) = UnixStream::pair().map_err(host("make a socket pair"))?;
         let args = qemu::command_line(config, khz);
         log::debug!("nested: {} {args:?}", qemu.display());

@@ -47,7 +47,7 @@ mod tsc;
 
 pub use args::NestedArgs;
 pub use command::{command, install_programs, is_inside};
-pub use config::{Command, Ended, NestedConfig};
+pub use config::{Clock, Command, Ended, NestedConfig};
 pub use error::NestedError;
 pub use image::{boot_files, find_agent};
 pub use machine::NestedMachine;

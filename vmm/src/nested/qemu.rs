@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pincushion_abi::nested::PORT_NAME;
 use pincushion_image::install;
 
-use super::config::NestedConfig;
+use super::config::{Clock, NestedConfig};
 use super::error::NestedError;
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -58,6 +58,9 @@ const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 oops=panic maxcpus=1 ts
      mitigations=off audit=0 lsm=capability cryptomgr.notests \
      initcall_blacklist=jent_mod_init,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init";
 
+/// Rate of the time-stamp counter of a machine whose clock counts instructions: one is a nanosecond (QEMU's `shift=0`).
+pub(super) const INSTRUCTIONS_KHZ: u64 = 1_000_000;
+
 /// Ticks of the kernel's own clock in a second (`CONFIG_HZ` of Debian's kernels).
 const KERNEL_HZ: u64 = 250;
 
@@ -69,6 +72,7 @@ pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString>
     let loops_per_jiffy = tsc_khz * 1000 / KERNEL_HZ;
     let kernel_words = format!("{KERNEL_WORDS} tsc_early_khz={tsc_khz} lpj={loops_per_jiffy}");
     let text = |word: &str| OsString::from(word);
+    let icount = (config.clock == Clock::Instructions).then_some(["-icount", "shift=0,sleep=off"]);
     // One thread needs no atomic operations of the host for those of the guest.
     let threads = if config.vcpus == 1 { "single" } else { "multi" };
     let mut line: Vec<OsString> = "-cpu max -M q35 -bios qboot.rom \
@@ -77,6 +81,7 @@ pub(super) fn command_line(config: &NestedConfig, tsc_khz: u64) -> Vec<OsString>
         .split_whitespace()
         .map(text)
         .collect();
+    line.extend(icount.into_iter().flatten().map(text));
     line.extend([
         text("-accel"),
         text(&format!("tcg,thread={threads}")),
@@ -116,6 +121,22 @@ mod tests {
             line.iter()
                 .any(|word| word.to_string_lossy().contains("tsc_early_khz=2596132"))
         );
+    }
+
+    #[test]
+    fn a_machine_that_counts_instructions_is_told_so_and_no_other() {
+        let config = NestedConfig::new("vmlinux".into(), "l1.cpio".into());
+        let counts = |config: &NestedConfig| {
+            let line = command_line(config, INSTRUCTIONS_KHZ);
+            line.windows(2)
+                .any(|pair| pair[0] == "-icount" && pair[1] == "shift=0,sleep=off")
+        };
+        assert!(!counts(&config));
+        let config = NestedConfig {
+            clock: Clock::Instructions,
+            ..config
+        };
+        assert!(counts(&config));
     }
 
     #[test]

@@ -113,6 +113,18 @@ impl Chosen {
         all
     }
 
+    /// Puts the runs of one kernel one behind the other, so that its snapshots are still there for those like them.
+    pub(super) fn kernel_by_kernel(&self, items: &mut [Item]) {
+        let mut kernels: Vec<String> = Vec::new();
+        for item in &*items {
+            if !kernels.contains(&item.kernel) {
+                kernels.push(item.kernel.clone());
+            }
+        }
+        let place = |name: &String| kernels.iter().position(|kernel| kernel == name);
+        items.sort_by_cached_key(|item| (item.repeat, place(&item.kernel)));
+    }
+
     pub(super) fn table(
         &self,
         runs: &[RunSummary],
@@ -167,14 +179,14 @@ impl Chosen {
                 once: *about == Asked::Once,
             })
             .collect();
-        let (runs_by, emulated) = made_by(&runs);
+        let (runs_by, times) = made_by(&runs);
         let about = About {
             command: command_line(),
             date: today(),
             commit: crate::suite::workspace_commit(),
             made: format!("{} runs, {made}", runs.len()),
             runs_by,
-            emulated,
+            times,
         };
         let parts = Parts {
             rows: &rows,
@@ -324,6 +336,28 @@ pub(super) mod tests {
             ["design:bias+none", "design:mapping+none"]
         );
         assert!(kernels("clone-while-held-control").is_empty());
+    }
+
+    #[test]
+    fn runs_of_one_kernel_follow_each_other_in_their_order() {
+        let chosen = Chosen::of(&args(&["--design", "mapping"])).unwrap();
+        let mapping = "mapping".to_owned();
+        let mut items = chosen.items(&[&mapping], 2).unwrap();
+        let names = |items: &[Item], kernel: &str| -> Vec<(u32, String)> {
+            let own = items.iter().filter(|item| item.kernel == kernel);
+            own.map(|item| (item.repeat, item.scenario.name.clone()))
+                .collect()
+        };
+        let before = names(&items, "design:mapping+wait");
+        chosen.kernel_by_kernel(&mut items);
+        assert_eq!(names(&items, "design:mapping+wait"), before);
+        let mut changes = items
+            .iter()
+            .map(|item| (item.repeat, &item.kernel))
+            .collect::<Vec<_>>();
+        changes.dedup();
+        // Four policies and the baseline, in two boot sets.
+        assert_eq!(changes.len(), 10);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use anyhow::anyhow;
 use pincushion_image::KernelSpec;
 
 use super::chosen::kernel;
-use crate::designs::TAG_COST;
+use crate::designs::Times;
 use crate::report::RunSummary;
 use crate::rundir::RunDir;
-use crate::scenario::{Comparison, catalogue, compare_on};
-use crate::suite::Item;
+use crate::scenario::{Comparison, Scenario, catalogue, compare_on};
+use crate::suite::{COUNTING, Item, NESTED};
 
 /// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it; but
 /// of the baseline those that measure stay, for the others of their report are compared with them.
@@ -53,8 +53,7 @@ fn expect_as_now(run: &mut RunSummary) {
 /// Whether a scenario of ours does.
 fn measures(scenario: &str) -> bool {
     let known = catalogue::named(scenario).unwrap_or_default();
-    let mut tags = known.iter().flat_map(|scenario| &scenario.tags);
-    tags.any(|tag| tag == TAG_COST)
+    known.iter().any(Scenario::measures)
 }
 
 /// `design:bias` is `design:bias+none`.
@@ -77,18 +76,24 @@ pub(super) fn missing(items: Vec<Item>, earlier: &[RunSummary]) -> (Vec<Item>, V
     let rest = items
         .into_iter()
         .filter(|item| count(item) < item.repeat as usize);
-    rest.partition(|item| item.scenario.tags.iter().any(|tag| tag == TAG_COST))
+    rest.partition(|item| item.scenario.measures())
 }
 
-/// By which programs, on which kernels and where runs were made, each with their count; and whether some ran in an emulated machine.
-pub(super) fn made_by(runs: &[RunSummary]) -> (Vec<String>, bool) {
+/// By which programs, on which kernels and where runs were made, each with their count; and what the times of those that measure are, or
+/// would be.
+pub(super) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
     let mut by: Vec<(String, usize)> = Vec::new();
-    let mut emulated = false;
+    let mut times: Vec<(bool, Times)> = Vec::new();
     for run in runs {
         let Ok(info) = RunDir::at(&run.run_dir).info() else {
             continue;
         };
-        emulated |= info.place == "nested";
+        let its = match info.place.as_str() {
+            NESTED => Times::Emulated,
+            COUNTING => Times::Instructions,
+            _ => Times::Hardware,
+        };
+        times.push((measures(&run.scenario), its));
         let said = format!(
             "by commit `{}` on {} ({})",
             info.commit,
@@ -102,7 +107,9 @@ pub(super) fn made_by(runs: &[RunSummary]) -> (Vec<String>, bool) {
     }
     let by = by.into_iter();
     let lines = by.map(|(said, count)| format!("{count} runs {said}"));
-    (lines.collect(), emulated)
+    // What measures comes first here, and of that the worst.
+    let times = times.into_iter().max().map(|(_, times)| times);
+    (lines.collect(), times.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -139,11 +146,7 @@ mod tests {
         assert_eq!(costs.len() + scenarios.len(), all - 1);
         let of_pin_cost = costs.iter().filter(|item| item.scenario.name == "pin-cost");
         assert_eq!(of_pin_cost.map(|item| item.repeat).collect::<Vec<_>>(), [2]);
-        assert!(
-            scenarios
-                .iter()
-                .all(|item| !item.scenario.tags.contains(&TAG_COST.to_owned()))
-        );
+        assert!(scenarios.iter().all(|item| !item.scenario.measures()));
     }
 
     #[test]
