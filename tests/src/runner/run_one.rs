@@ -147,17 +147,13 @@ fn perform(
         events: tracer.subscribe(),
         witness: Witness::default(),
     };
-    let place = match &order.snapshots {
-        Some(dir) => snapshots::place(dir, scenario, info, &config, &devices),
-        None => None,
-    };
+    let dir_of_all = order.snapshots.as_deref();
+    let place = dir_of_all.and_then(|all| snapshots::place(all, scenario, info, &config, &devices));
     // What is not there at boot is in no snapshot, which so serves machines with any devices.
     config.hot_plug = place.is_some() && config.transport == Transport::Pci;
     let comes_later = config.hot_plug && !devices.is_empty();
-    let (snapshot, snapshot_to) = match place {
-        Some(path) if snapshots::is_there(&path) => (Some(path), None),
-        path => (None, path),
-    };
+    let snapshot = place.clone().filter(|path| snapshots::is_there(path));
+    let snapshot_to = place.filter(|_| snapshot.is_none());
     let machine = Booted::start(Recipe {
         config,
         snapshot,
