@@ -2,8 +2,8 @@
 //!
 //! One is made when the agent has said hello and the modules of the run's file systems are loaded, but no driver has begun with a
 //! device: the guest knows no more of its devices than that they are there, and on a PCI bus, where they are plugged in later, not even
-//! that. So another run goes on from it with devices of its own, and everything that its plan and its log are about happens in that run. What the guests share is what a kernel has after a boot:
-//! its random numbers and its clock.
+//! that. So another run goes on from it with devices of its own, and everything that its plan and its log are about happens in that
+//! run. What the guests share is what a kernel has after a boot: its random numbers and its clock.
 //!
 //! Promises: a name stands for everything that a guest can have seen until then; room for snapshots is bounded. It does not promise
 //! that a snapshot can be restored: a run that cannot boots.
