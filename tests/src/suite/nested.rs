@@ -70,6 +70,8 @@ impl Nested {
                 return ChildEnd::Stopped;
             }
             match run_inside(&mut machine, order, programs, each_line) {
+                // One that counts instructions and stands still has been seen to do so for good.
+                Ok(ChildEnd::LimitReached) if order.measures => return ChildEnd::LimitReached,
                 Ok(end) => {
                     self.idle().insert(order.seat.number(), machine);
                     return end;
