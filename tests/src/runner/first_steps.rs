@@ -59,7 +59,7 @@ impl Stage<'_> {
         match self.answer(&sent, STEP_LIMIT).map_err(in_setup)? {
             Outcome::Ok(_) => Ok(()),
             refused => Err(Trouble::Setup(format!(
-                "the guest cannot look for its devices: {refused:?}"
+                "the guest cannot look for its devices by /sys/bus/pci/rescan ({refused:?}); with --fresh they are there when it boots"
             ))),
         }
     }

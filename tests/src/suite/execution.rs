@@ -128,7 +128,6 @@ impl Suite {
         if self.stop.wished().is_some() || self.is_enough.load(Ordering::Relaxed) {
             return None;
         }
-        let measures = item.scenario.measures() && seat.is_the_only_one();
         progress.began(item);
         let began = Instant::now();
         let mut info = RunInfo {
@@ -137,7 +136,7 @@ impl Suite {
             kernel: item.kernel.clone(),
             seed: self.seed,
             commit: self.commit.clone(),
-            place: self.place.name(measures).into(),
+            place: self.place.name(measures(item, &seat)).into(),
             repeat: item.repeat,
             began_unix_s: unix_seconds(),
             ..RunInfo::default()
@@ -266,7 +265,7 @@ impl Suite {
             programs: &item.scenario.host_programs(),
             keep: self.keep,
             snapshots: (!attempt.fresh).then_some(snapshots.as_path()),
-            measures: item.scenario.measures() && attempt.seat.is_the_only_one(),
+            measures: measures(item, attempt.seat),
             seat: attempt.seat,
             stop: &self.stop,
         };
@@ -301,6 +300,11 @@ impl Drop for Suite {
         // They are of no use to anybody later. Mostly there are none on this host.
         let _ = std::fs::remove_dir_all(self.dir.join("snapshots"));
     }
+}
+
+/// Whether what a run takes is measured, which says something only of one that runs alone.
+fn measures(item: &Item, seat: &Taken<'_>) -> bool {
+    item.scenario.measures() && seat.is_the_only_one()
 }
 
 fn describe(info: &mut RunInfo, image: &GuestImage) {

@@ -118,6 +118,7 @@ mod tests {
     use super::super::chosen::tests::{args, run};
     use super::*;
     use crate::report;
+    use crate::rundir::RunInfo;
     use crate::verdict::Verdict;
 
     #[test]
@@ -147,6 +148,34 @@ mod tests {
         let of_pin_cost = costs.iter().filter(|item| item.scenario.name == "pin-cost");
         assert_eq!(of_pin_cost.map(|item| item.repeat).collect::<Vec<_>>(), [2]);
         assert!(scenarios.iter().all(|item| !item.scenario.measures()));
+    }
+
+    #[test]
+    fn times_are_what_they_are_in_the_runs_that_measure() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |scenario: &str, place: &str| {
+            let run_dir = dir.path().join(scenario);
+            let info = RunInfo {
+                place: place.into(),
+                ..RunInfo::default()
+            };
+            let known = catalogue::named(scenario).unwrap();
+            RunDir::create(&run_dir, &info, &known[0]).unwrap();
+            RunSummary {
+                run_dir,
+                ..run(scenario, "design:bias+none")
+            }
+        };
+        let (cost, other) = (made("pin-cost", COUNTING), made("no-overlap", NESTED));
+        let times = |runs: &[RunSummary]| made_by(runs).1;
+        assert_eq!(times(&[cost.clone(), other.clone()]), Times::Instructions);
+        assert_eq!(times(&[other]), Times::Emulated);
+        assert_eq!(times(&[]), Times::Hardware);
+        let cost = RunSummary {
+            run_dir: made("fsync-cost-while-held", NESTED).run_dir,
+            ..cost
+        };
+        assert_eq!(times(&[cost]), Times::Emulated);
     }
 
     #[test]
