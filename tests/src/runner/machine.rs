@@ -50,6 +50,14 @@ struct Boot {
     hot_plug: HotPlug,
 }
 
+/// In what a first boot may differ from those that follow.
+struct First<'a> {
+    /// Where to go on from, instead of booting.
+    snapshot: Option<&'a Path>,
+    /// The devices come later.
+    hot_plug: bool,
+}
+
 /// What every boot is made of.
 pub(super) struct Recipe {
     pub(super) config: MachineConfig,
@@ -194,8 +202,12 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
             .context
             .tracer()
             .emit(|| EventKind::BootBegan { boot });
-        let snapshot = recipe.snapshot.as_deref().filter(|_| boot == 1);
-        let (exit, vcpus) = match live_once(recipe, shared, began, snapshot) {
+        let first = First {
+            snapshot: recipe.snapshot.as_deref().filter(|_| boot == 1),
+            // After a reboot all devices are where they were.
+            hot_plug: recipe.config.hot_plug && boot == 1,
+        };
+        let (exit, vcpus) = match live_once(recipe, shared, began, &first) {
             Ok(end) => end,
             Err(error) => return ("failed", crate::words(&error)),
         };
@@ -232,17 +244,22 @@ fn live_once(
     recipe: &Recipe,
     shared: &Shared,
     began: Instant,
-    snapshot: Option<&Path>,
+    first: &First<'_>,
 ) -> Result<(Exit, Vec<VcpuReport>), MachineError> {
-    let (machine, restored) = match snapshot.map(|path| restore(recipe, path)) {
+    let config = MachineConfig {
+        hot_plug: first.hot_plug,
+        ..recipe.config.clone()
+    };
+    let restored = first.snapshot.map(|path| restore(recipe, &config, path));
+    let (machine, restored) = match restored {
         Some(Ok((machine, from))) => (machine, Some(from)),
         Some(Err(error)) => {
             let why = crate::words(&error);
             // A parent that cannot hear does not matter to the run.
             let _ = tell(format!("not restored, the guest boots: {why}"));
-            (Machine::new(recipe.config.clone(), parts(recipe)?)?, None)
+            (Machine::new(config, parts(recipe)?)?, None)
         }
-        None => (Machine::new(recipe.config.clone(), parts(recipe)?)?, None),
+        None => (Machine::new(config, parts(recipe)?)?, None),
     };
     *shared.boot() = Some(Boot {
         agent: machine.agent_sender(),
@@ -264,11 +281,19 @@ fn live_once(
 }
 
 /// A machine whose agent has said hello already, and what it goes on from.
-fn restore(recipe: &Recipe, path: &Path) -> Result<(Machine, Snapshot), MachineError> {
+fn restore(
+    recipe: &Recipe,
+    config: &MachineConfig,
+    path: &Path,
+) -> Result<(Machine, Snapshot), MachineError> {
     // This program wrote it, beside its place, in this very suite.
     let snapshot = Snapshot::open(path, Check::State)?;
-    let config = recipe.config.clone();
-    let machine = Machine::restore(config, parts(recipe)?, &snapshot, Likeness::BeforeDrivers)?;
+    let machine = Machine::restore(
+        config.clone(),
+        parts(recipe)?,
+        &snapshot,
+        Likeness::BeforeDrivers,
+    )?;
     Ok((machine, snapshot))
 }
 
