@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Whether the scenario's first kernel, where it runs in any case, is another one. A kernel of ours, which has to be built, is where it is.
+/// Whether it runs on another kernel in any case, its first. Kernels of our own designs run as well, where they have been built.
 fn is_once_more(item: &Item) -> bool {
     let first = item.scenario.kernels.first().unwrap_or(&item.kernel);
     first != &item.kernel && !item.kernel.starts_with("design:") && !has(item, "demo")

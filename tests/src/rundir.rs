@@ -53,7 +53,7 @@ pub struct RunInfo {
     pub seed: u64,
     /// The commit that the programs were built from, `-dirty` where the tree had changes; `unknown` for an installed program.
     pub commit: String,
-    /// `host` or `nested`: where the machine ran.
+    /// Where the machine ran: `host`, or one of [`crate::suite::NESTED`] and [`crate::suite::COUNTING`].
     pub place: String,
     /// Count of the same run in the suite, from 1; [`crate::suite::WARM_UP`] for one that only warms its machine up.
     pub repeat: u32,

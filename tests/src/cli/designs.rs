@@ -10,7 +10,7 @@ use clap::Args;
 use pincushion_image::Store;
 use pincushion_vmm::program::complain;
 
-use self::chosen::Chosen;
+use self::chosen::{Chosen, kernel_by_kernel};
 use self::earlier::{earlier, missing};
 use super::reports::{self, ReportArgs};
 use super::rest::flags;
@@ -78,7 +78,7 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     } else {
         let all = chosen.items(&built, args.repeat).map_err(Failure::usage)?;
         let (costs, mut scenarios) = missing(all, &earlier);
-        chosen.kernel_by_kernel(&mut scenarios);
+        kernel_by_kernel(&mut scenarios);
         (chosen.warmed_up(costs), scenarios)
     };
     let is_wanted = |item: &&Item| item.repeat != WARM_UP;

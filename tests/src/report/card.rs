@@ -122,12 +122,8 @@ impl Card {
     /// The card of these runs.
     #[must_use]
     pub fn of(runs: &[RunSummary]) -> Self {
-        let mut kernels: Vec<String> = Vec::new();
-        for run in runs {
-            if !kernels.contains(&run.kernel) {
-                kernels.push(run.kernel.clone());
-            }
-        }
+        let kernels = crate::each_once(runs.iter().map(|run| &run.kernel));
+        let kernels: Vec<String> = kernels.into_iter().cloned().collect();
         let groups = GROUPS.into_iter().map(|(promise, name, what)| Group {
             name,
             promise,

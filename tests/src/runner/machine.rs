@@ -50,14 +50,6 @@ struct Boot {
     hot_plug: HotPlug,
 }
 
-/// In what a first boot may differ from those that follow.
-struct First<'a> {
-    /// Where to go on from, instead of booting.
-    snapshot: Option<&'a Path>,
-    /// The devices come later.
-    hot_plug: bool,
-}
-
 /// What every boot is made of.
 pub(super) struct Recipe {
     pub(super) config: MachineConfig,
@@ -202,12 +194,7 @@ fn live(recipe: &Recipe, shared: &Shared) -> (&'static str, String) {
             .context
             .tracer()
             .emit(|| EventKind::BootBegan { boot });
-        let first = First {
-            snapshot: recipe.snapshot.as_deref().filter(|_| boot == 1),
-            // After a reboot all devices are where they were.
-            hot_plug: recipe.config.hot_plug && boot == 1,
-        };
-        let (exit, vcpus) = match live_once(recipe, shared, began, &first) {
+        let (exit, vcpus) = match live_once(recipe, shared, began, boot == 1) {
             Ok(end) => end,
             Err(error) => return ("failed", crate::words(&error)),
         };
@@ -244,14 +231,15 @@ fn live_once(
     recipe: &Recipe,
     shared: &Shared,
     began: Instant,
-    first: &First<'_>,
+    is_first: bool,
 ) -> Result<(Exit, Vec<VcpuReport>), MachineError> {
     let config = MachineConfig {
-        hot_plug: first.hot_plug,
+        // After a reboot all devices are where they were.
+        hot_plug: recipe.config.hot_plug && is_first,
         ..recipe.config.clone()
     };
-    let restored = first.snapshot.map(|path| restore(recipe, &config, path));
-    let (machine, restored) = match restored {
+    let snapshot = recipe.snapshot.as_deref().filter(|_| is_first);
+    let (machine, restored) = match snapshot.map(|path| restore(recipe, path)) {
         Some(Ok((machine, from))) => (machine, Some(from)),
         Some(Err(error)) => {
             let why = crate::words(&error);
@@ -281,19 +269,11 @@ fn live_once(
 }
 
 /// A machine whose agent has said hello already, and what it goes on from.
-fn restore(
-    recipe: &Recipe,
-    config: &MachineConfig,
-    path: &Path,
-) -> Result<(Machine, Snapshot), MachineError> {
+fn restore(recipe: &Recipe, path: &Path) -> Result<(Machine, Snapshot), MachineError> {
     // This program wrote it, beside its place, in this very suite.
     let snapshot = Snapshot::open(path, Check::State)?;
-    let machine = Machine::restore(
-        config.clone(),
-        parts(recipe)?,
-        &snapshot,
-        Likeness::BeforeDrivers,
-    )?;
+    let config = recipe.config.clone();
+    let machine = Machine::restore(config, parts(recipe)?, &snapshot, Likeness::BeforeDrivers)?;
     Ok((machine, snapshot))
 }
 

@@ -147,11 +147,11 @@ fn perform(
         events: tracer.subscribe(),
         witness: Witness::default(),
     };
-    let dir_of_all = order.snapshots.as_deref();
-    let place = dir_of_all.and_then(|all| snapshots::place(all, scenario, info, &config, &devices));
+    let all = order.snapshots.as_deref();
+    let place = all.and_then(|all| snapshots::place(all, scenario, info, &config, &devices));
     // What is not there at boot is in no snapshot, which so serves machines with any devices.
     config.hot_plug = place.is_some() && config.transport == Transport::Pci;
-    let comes_later = config.hot_plug && !devices.is_empty();
+    let devices_come_later = config.hot_plug && !devices.is_empty();
     let snapshot = place.clone().filter(|path| snapshots::is_there(path));
     let snapshot_to = place.filter(|_| snapshot.is_none());
     let machine = Booted::start(Recipe {
@@ -174,7 +174,7 @@ fn perform(
         ear,
         machine,
         snapshot_to,
-        comes_later,
+        devices_come_later,
         balloon,
         console,
         control: control.transpose()?,

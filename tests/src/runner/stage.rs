@@ -50,7 +50,7 @@ pub(super) struct Stage<'a> {
     /// Where a snapshot of the guest is wanted, as soon as it has booted.
     pub(super) snapshot_to: Option<PathBuf>,
     /// The guest has booted without its devices, which are still to be plugged in.
-    pub(super) comes_later: bool,
+    pub(super) devices_come_later: bool,
     pub(super) balloon: Option<BalloonHandle>,
     /// What is typed goes there.
     pub(super) console: Option<ConsoleInput>,
@@ -102,7 +102,7 @@ impl Stage<'_> {
         if let Some(path) = self.snapshot_to.take() {
             self.keep_snapshot(&path, &hello)?;
         }
-        if std::mem::take(&mut self.comes_later) {
+        if std::mem::take(&mut self.devices_come_later) {
             self.plug_in()?;
         }
         self.load_drivers()?;

@@ -107,13 +107,7 @@ impl Scenario {
         names
     }
 
-    /// Whether it is about what something takes.
-    #[must_use]
-    pub fn measures(&self) -> bool {
-        self.tags.iter().any(|tag| tag == crate::designs::TAG_COST)
-    }
-
-    /// Those of them that may have to be loaded in a guest with this kernel: ours have the file systems built in.
+    /// Those of [`Self::file_system_modules`] that may have to be loaded in a guest with this kernel: ours have the file systems built in.
     #[must_use]
     pub fn modules_to_load(&self, kernel: &str) -> Vec<&'static str> {
         if kernel.starts_with("design:") {
@@ -121,6 +115,12 @@ impl Scenario {
         } else {
             self.file_system_modules()
         }
+    }
+
+    /// Whether it is about what something takes.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        self.tags.iter().any(|tag| tag == crate::designs::TAG_COST)
     }
 
     /// Whether its guest boots in any case, and leaves no snapshot for others.

@@ -103,12 +103,7 @@ pub fn select(selection: &Selection) -> Result<Vec<Item>, SelectionError> {
         }));
     }
     // One that is named twice runs once: its runs would share a directory.
-    let mut chosen: Vec<&String> = Vec::new();
-    for kernel in &selection.kernels {
-        if !chosen.contains(&kernel) {
-            chosen.push(kernel);
-        }
-    }
+    let chosen = crate::each_once(&selection.kernels);
     let mut items = Vec::new();
     for repeat in 1..=selection.repeat.max(1) {
         for (scenario, file) in &wanted {

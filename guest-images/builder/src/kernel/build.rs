@@ -13,7 +13,7 @@ use super::files::KernelFiles;
 use super::make::Make;
 use super::recipe::Recipe;
 use super::source::{Source, lock_source};
-use super::tools::Tools;
+use super::tools::{Tools, compiler};
 use super::work_tree::WorkTree;
 use crate::apt::Apt;
 use crate::digest::sha256;
@@ -108,17 +108,18 @@ fn make_kernel(
         progress.step("note", moved);
     }
     let tree = source.tree();
+    let compiler = compiler(progress);
     let make = Make {
         output: tree.join(format!("build-{}-{}", recipe.binary, recipe.flavour)),
         source: tree,
-        compiler: tools.compiler,
+        compiler,
         jobs: order.jobs,
         lock: &lock,
     };
     let config = configure(&make, recipe, progress)?;
     let what = format!(
-        "{}, flavour {}, with `{}`",
-        recipe.binary, recipe.flavour, tools.compiler
+        "{}, flavour {}, with `{compiler}`",
+        recipe.binary, recipe.flavour
     );
     progress.step(
         "building",

@@ -31,8 +31,6 @@ const NEEDED: &[Needed] = &[
 /// The tools of this host.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
-    /// As make gets it: `gcc`, or `ccache gcc`.
-    pub(super) compiler: &'static str,
     /// What the compiler and the linker say about themselves.
     pub(super) version: String,
 }
@@ -57,36 +55,35 @@ impl Tools {
                 }
                 .into());
             }
-            let told = std::cell::RefCell::new(&mut *progress);
+            let told = std::cell::RefCell::new(progress);
             install(&names, &line, &|text| {
                 told.borrow_mut().step("installing", text)
             })?;
         }
-        want_ccache(progress);
         let first_line = |program: &str| {
             let said = command::output(30, None, program, &["--version"])?;
             Ok::<_, Error>(said.lines().next().unwrap_or_default().to_owned())
         };
         Ok(Self {
-            compiler: if find("ccache").is_some() {
-                "ccache gcc"
-            } else {
-                "gcc"
-            },
             version: format!("{}; {}", first_line("gcc")?, first_line("ld")?),
         })
     }
 }
 
-/// Installs ccache for root, as what needs compiling then comes back after a detour in no time. A build does without it, too.
-fn want_ccache(progress: &mut dyn Progress) {
-    if find("ccache").is_some() || !rustix::process::geteuid().is_root() {
-        return;
+/// The compiler, as make gets it: by ccache, which is installed for root, as what needs compiling then comes back after a detour in no time. A
+/// build does without it, too.
+pub(super) fn compiler(progress: &mut dyn Progress) -> &'static str {
+    if find("ccache").is_none() && rustix::process::geteuid().is_root() {
+        let told = std::cell::RefCell::new(progress);
+        let tell = |text: &str| told.borrow_mut().step("installing", text);
+        if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
+            log::warn!("builds go on without ccache: {why}");
+        }
     }
-    let told = std::cell::RefCell::new(progress);
-    let tell = |text: &str| told.borrow_mut().step("installing", text);
-    if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
-        log::warn!("builds go on without ccache: {why}");
+    if find("ccache").is_some() {
+        "ccache gcc"
+    } else {
+        "gcc"
     }
 }
 

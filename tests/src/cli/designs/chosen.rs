@@ -113,18 +113,6 @@ impl Chosen {
         all
     }
 
-    /// Puts the runs of one kernel one behind the other, so that its snapshots are still there for those like them.
-    pub(super) fn kernel_by_kernel(&self, items: &mut [Item]) {
-        let mut kernels: Vec<String> = Vec::new();
-        for item in &*items {
-            if !kernels.contains(&item.kernel) {
-                kernels.push(item.kernel.clone());
-            }
-        }
-        let place = |name: &String| kernels.iter().position(|kernel| kernel == name);
-        items.sort_by_cached_key(|item| (item.repeat, place(&item.kernel)));
-    }
-
     pub(super) fn table(
         &self,
         runs: &[RunSummary],
@@ -199,6 +187,14 @@ impl Chosen {
         table.put_into_words();
         Ok(table)
     }
+}
+
+/// Puts the runs of one kernel one behind the other, so that its snapshots are still there for those like them.
+pub(super) fn kernel_by_kernel(items: &mut [Item]) {
+    let kernels = crate::each_once(items.iter().map(|item| &item.kernel));
+    let kernels: Vec<String> = kernels.into_iter().cloned().collect();
+    let place = |name: &String| kernels.iter().position(|kernel| kernel == name);
+    items.sort_by_cached_key(|item| (item.repeat, place(&item.kernel)));
 }
 
 /// Those whose kernel is in the cache, and the others with the line that builds them.
@@ -349,7 +345,7 @@ pub(super) mod tests {
                 .collect()
         };
         let before = names(&items, "design:mapping+wait");
-        chosen.kernel_by_kernel(&mut items);
+        kernel_by_kernel(&mut items);
         assert_eq!(names(&items, "design:mapping+wait"), before);
         let mut changes = items
             .iter()
