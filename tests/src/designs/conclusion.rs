@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::ratio::Ratio;
-use super::table::{Cell, Row, Table};
+use super::table::{Row, Table};
 use super::words::plain;
 use crate::report::CellState;
 
@@ -38,6 +38,9 @@ struct Sentence {
     /// Designs that keep a page with 1,100 sharers, and no pin, in memory.
     #[serde(default)]
     sharers_stay: Vec<String>,
+    /// Designs with which such a page is swapped out.
+    #[serde(default)]
+    sharers_go: Vec<String>,
     #[serde(default)]
     costs: Vec<CostOf>,
     /// Other sentences, before it, that must be shown.
@@ -64,6 +67,8 @@ struct Claim {
 enum Are {
     Kept,
     Broken,
+    /// Ran to its end and broke nothing: for scenarios in which only a failure tests a promise.
+    Unbroken,
 }
 
 #[derive(Deserialize)]
@@ -103,19 +108,28 @@ impl Table {
         for claim in &sentence.claims {
             self.bears_out(claim)?;
         }
-        for design in &sentence.sharers_stay {
-            let mut rows = self.rows.iter().filter(|row| row.design == *design);
-            if !rows.any(|row| row.looked_pinned == Some(true)) {
-                return Err(format!(
-                    "a page with many sharers was not seen to stay with {design}"
-                ));
-            }
-        }
+        self.sharers(&sentence.sharers_stay, true)?;
+        self.sharers(&sentence.sharers_go, false)?;
         let mut said = sentence.says.clone();
         for (index, cost) in sentence.costs.iter().enumerate() {
             said = said.replace(&format!("{{{index}}}"), &self.cost_of(cost)?);
         }
         Ok(said)
+    }
+
+    /// Whether a page with many sharers looks pinned to each of these designs, or not. Or which one was not seen to do so.
+    fn sharers(&self, designs: &[String], looks_pinned: bool) -> Result<(), String> {
+        let is_seen = |design: &&String| {
+            let mut rows = self.rows.iter().filter(|row| row.design == **design);
+            rows.any(|row| row.looked_pinned == Some(looks_pinned))
+        };
+        let does = if looks_pinned { "stay" } else { "go" };
+        match designs.iter().find(|design| !is_seen(design)) {
+            Some(design) => Err(format!(
+                "a page with many sharers was not seen to {does} with {design}"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Or which cell does not.
@@ -144,7 +158,8 @@ impl Table {
                 .position(|column| column.scenario == *scenario);
             let at = at.ok_or_else(|| format!("{scenario} did not run"))?;
             for row in &rows {
-                says(row.scenarios[at].as_ref(), claim.are)
+                let state = row.scenarios[at].as_ref().map(|cell| cell.state);
+                says(state, claim.are)
                     .map_err(|cell| format!("{scenario} on {} is {cell}", plain(&row.kernel)))?;
             }
         }
@@ -172,9 +187,11 @@ impl Table {
 }
 
 /// Or what the cell says instead.
-fn says(cell: Option<&Cell>, are: Are) -> Result<(), &'static str> {
-    match (cell.map(|cell| cell.state), are) {
-        (Some(CellState::Kept), Are::Kept) | (Some(CellState::Broken), Are::Broken) => Ok(()),
+fn says(state: Option<CellState>, are: Are) -> Result<(), &'static str> {
+    match (state, are) {
+        (Some(CellState::Kept), Are::Kept | Are::Unbroken)
+        | (Some(CellState::Broken), Are::Broken)
+        | (Some(CellState::NotTested | CellState::Ok), Are::Unbroken) => Ok(()),
         (Some(state), _) => Err(state.word()),
         (None, _) => Err("empty"),
     }
@@ -246,6 +263,7 @@ mod tests {
             says: "It costs {0}.".into(),
             claims: Vec::new(),
             sharers_stay: Vec::new(),
+            sharers_go: Vec::new(),
             costs: vec![CostOf {
                 row: "bias+bounce".into(),
                 measure: "fsync".into(),
@@ -266,6 +284,13 @@ mod tests {
         );
         with_sharers.rows[1].looked_pinned = Some(true);
         assert!(with_sharers.say(&shared).is_ok());
+        let gone = |table: &Table| table.sharers(&["bias".into()], false);
+        assert_eq!(
+            gone(&with_sharers).unwrap_err(),
+            "a page with many sharers was not seen to go with bias"
+        );
+        with_sharers.rows[1].looked_pinned = Some(false);
+        assert_eq!(gone(&with_sharers), Ok(()));
         let other = Sentence {
             costs: vec![CostOf {
                 row: "bias+bounce".into(),
@@ -279,6 +304,26 @@ mod tests {
             said,
             "\u{201c}clone\u{201d} was not measured on bias+bounce"
         );
+    }
+
+    #[test]
+    fn what_ran_without_a_test_of_its_promise_is_unbroken_and_not_kept() {
+        for (state, kept, unbroken) in [
+            (CellState::Kept, true, true),
+            (CellState::NotTested, false, true),
+            (CellState::Ok, false, true),
+            (CellState::Broken, false, false),
+            (CellState::Inconclusive, false, false),
+            (CellState::NotApplicable, false, false),
+        ] {
+            assert_eq!(says(Some(state), Are::Kept).is_ok(), kept, "{state:?}");
+            assert_eq!(
+                says(Some(state), Are::Unbroken).is_ok(),
+                unbroken,
+                "{state:?}"
+            );
+        }
+        assert!(says(None, Are::Unbroken).is_err());
     }
 
     /// No run is there: nothing is claimed, and what is missing says why.

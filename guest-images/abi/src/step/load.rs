@@ -22,4 +22,7 @@ pub struct FsLoad {
     /// files, or written out of them, which pins their pages, while the same file is synced, stored to, and moved in another mapping beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Clone files (FICLONE) while the device transfers: a clone must not change any more. The file system must have clones; EBUSY is counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clones: bool,
 }

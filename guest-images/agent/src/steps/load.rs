@@ -5,6 +5,7 @@
 //! does not look at metadata, and what the disk holds after a crash is for the host to judge.
 //! Which operations come is a function of the seed; how many come in the time is not.
 
+mod clone;
 mod device;
 mod file;
 mod random;
@@ -20,6 +21,7 @@ use pincushion_abi::step::FsLoad;
 use crate::fault::{self, sentence};
 use crate::found::{Found, StepResult};
 use crate::stamp::Stamp;
+use clone::Clones;
 use device::Device;
 use file::LoadFile;
 use random::Random;
@@ -40,6 +42,7 @@ pub struct Done {
     bytes_checked: u64,
     disk_full: u64,
     direct: u64,
+    clones: Clones,
     /// How often something was wrong, and the first of it.
     wrong: u64,
     first_wrong: Option<Fault>,
@@ -68,6 +71,8 @@ impl Done {
         self.bytes_checked += other.bytes_checked;
         self.disk_full += other.disk_full;
         self.direct += other.direct;
+        self.clones.kept += other.clones.kept;
+        self.clones.refused += other.clones.refused;
         self.wrong += other.wrong;
         self.first_wrong = self.first_wrong.take().or(other.first_wrong);
     }
@@ -82,7 +87,9 @@ impl Done {
                 .number("operations", self.operations)
                 .number("bytes_checked", self.bytes_checked)
                 .number("disk_full", self.disk_full)
-                .number("direct", self.direct)),
+                .number("direct", self.direct)
+                .number("clones", self.clones.kept)
+                .number("clones_refused", self.clones.refused)),
         }
     }
 }
@@ -104,7 +111,14 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
         seed,
         threads,
         device,
+        clones,
     } = wanted;
+    if *clones && device.is_none() {
+        return Err(sentence(
+            "fs-load",
+            "files are cloned while a device transfers: give `device` beside `clones`",
+        ));
+    }
     if *threads == 0 || *threads > MAX_THREADS {
         return Err(sentence(
             "fs-load",
@@ -112,7 +126,11 @@ pub fn run(stamp: &mut Stamp<'_>, wanted: &FsLoad) -> StepResult {
         ));
     }
     let parts = (0..*threads).map(|number| {
-        let open = |path| Device::open(path, number, *threads);
+        let open = |path| {
+            let mut device = Device::open(path, number, *threads)?;
+            device.clones = clones.then(Clones::default);
+            Ok::<_, Fault>(device)
+        };
         device.as_deref().map(open).transpose()
     });
     let parts = parts.collect::<Result<Vec<_>, _>>()?;
@@ -181,6 +199,7 @@ fn one_thread(
     for file in files.iter_mut().flatten() {
         done.note(file.check_from_disk());
     }
+    done.clones = device.and_then(|device| device.clones).unwrap_or_default();
     Ok(done)
 }
 
@@ -240,6 +259,18 @@ mod tests {
             let step = json!({"op": "fs-load", "dir": bench.path(""), "seconds": 0, "seed": 1, "threads": threads});
             assert!(bench.fails(step).name.contains("give 1 to 16"));
         }
+    }
+
+    #[test]
+    fn clones_without_a_device_are_refused() {
+        let bench = Bench::new();
+        let step = json!({"op": "fs-load", "dir": bench.path(""), "seconds": 0, "seed": 1, "clones": true});
+        assert!(
+            bench
+                .fails(step)
+                .name
+                .contains("give `device` beside `clones`")
+        );
     }
 
     #[test]

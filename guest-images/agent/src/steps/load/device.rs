@@ -15,6 +15,7 @@ use std::thread;
 use pincushion_abi::Fault;
 
 use super::Trouble;
+use super::clone::{Clones, FileClone};
 use super::file::{LoadFile, bytes};
 use super::random::Random;
 use crate::fault::{self, Errno, sentence};
@@ -33,6 +34,8 @@ const MAX_SECTORS: usize = 64;
 /// How often another mapping is moved during one of [`MOVED_ONE_IN`] transfers.
 const MOVES: usize = 16;
 const MOVED_ONE_IN: usize = 4;
+/// Of so many things that happen beside a transfer one is a clone, where clones are wanted.
+const CLONED_ONE_IN: usize = 3;
 /// Most that the CPU stores at once meanwhile.
 const MAX_STORE: usize = 600;
 
@@ -42,6 +45,8 @@ pub struct Device {
     /// Where the part begins, in bytes.
     base: usize,
     content: Vec<u8>,
+    /// Files are cloned while it transfers, if this is there.
+    pub clones: Option<Clones>,
 }
 
 /// One transfer: which bytes of the file, and where those of the device begin in its part.
@@ -79,6 +84,7 @@ impl Device {
             file,
             base: number * len,
             content: vec![0; len],
+            clones: None,
         };
         device.look(0..len)?;
         Ok(device)
@@ -144,7 +150,7 @@ impl Device {
             true => calls::pread_span(fd, part, offset),
             false => calls::pwrite_span(fd, part, offset),
         };
-        let done = meanwhile(call, file, span, taken, random);
+        let done = meanwhile(call, file, span, taken, random, &mut self.clones);
         let place = *at..at + taken.len();
         match (&done, reads) {
             (Ok(()), true) => {
@@ -195,7 +201,9 @@ fn meanwhile(
     span: Span,
     taken: &Range<usize>,
     random: &mut Random,
+    clones: &mut Option<Clones>,
 ) -> Result<(), Trouble> {
+    let mut made = Vec::new();
     let other = match random.below(MOVED_ONE_IN) {
         0 => Some(another(file)?),
         _ => None,
@@ -203,7 +211,16 @@ fn meanwhile(
     let (moved, beside, elsewhere) = thread::scope(|scope| {
         let moves = scope.spawn(transfer);
         let other = other.map(|other| scope.spawn(move || move_about(other)));
-        let beside = (0..1 + random.below(3)).try_for_each(|_| beside(file, span, taken, random));
+        let beside = (0..1 + random.below(3)).try_for_each(|_| {
+            let Some(clones) = clones.as_mut().filter(|_| random.below(CLONED_ONE_IN) == 0) else {
+                return beside(file, span, taken, random);
+            };
+            match FileClone::make(file, taken, made.len())? {
+                Some(clone) => made.push(clone),
+                None => clones.refused += 1,
+            }
+            Ok(())
+        });
         let elsewhere = other.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
         (moves.join(), beside, elsewhere)
     });
@@ -218,7 +235,26 @@ fn meanwhile(
         .and_then(|moved| {
             crate::steps::transfer::whole("a transfer of the device", moved, taken.len() as u64)
         })
-        .map_err(Trouble::Wrong)
+        .map_err(Trouble::Wrong)?;
+    check_clones(made, file, random, clones)
+}
+
+/// Whether clones that were made during a transfer are the same after it.
+fn check_clones(
+    made: Vec<FileClone>,
+    file: &mut LoadFile,
+    random: &mut Random,
+    clones: &mut Option<Clones>,
+) -> Result<(), Trouble> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    file.sync(random)?;
+    for clone in made {
+        clone.check()?;
+        clones.get_or_insert_default().kept += 1;
+    }
+    Ok(())
 }
 
 /// Another mapping of the file, with its pages in it.

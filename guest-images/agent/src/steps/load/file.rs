@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pincushion_abi::Fault;
 use pincushion_abi::step::Pattern;
@@ -161,21 +161,20 @@ impl LoadFile {
 
     /// Checks by an O_DIRECT read; nothing where the file system has none.
     pub fn check_direct(&self) -> Result<u64, Trouble> {
-        let direct = match File::options()
-            .read(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(&self.path)
-        {
-            Ok(direct) => direct,
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(0),
-            Err(error) => return Err(trouble("open O_DIRECT", &error)),
-        };
-        let room = self.content.len().next_multiple_of(PAGE) + PAGE;
-        let mut found = Buffer::new(room).map_err(|errno| Trouble::Wrong(errno.into()))?;
-        let len = direct
-            .read_at(found.bytes_mut(), 0)
-            .map_err(|error| trouble("pread64 O_DIRECT", &error))?;
-        self.compare(&found.bytes()[..len], "an O_DIRECT read")
+        match read_direct(&self.path, self.content.len())? {
+            Some(found) => self.compare(&found, "an O_DIRECT read"),
+            None => Ok(0),
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// What it must hold, to be changed as the file is.
@@ -230,13 +229,32 @@ fn part(random: &mut Random, len: usize) -> (usize, usize) {
     (offset, 1 + random.below((len - offset).min(32 * 1024)))
 }
 
+/// Reads a file of about `len` bytes by O_DIRECT, and a page more if it is longer. `None`: its file system has no O_DIRECT.
+pub(super) fn read_direct(path: &Path, len: usize) -> Result<Option<Vec<u8>>, Trouble> {
+    let direct = match File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+    {
+        Ok(direct) => direct,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+        Err(error) => return Err(trouble("open O_DIRECT", &error)),
+    };
+    let room = len.next_multiple_of(PAGE) + PAGE;
+    let mut found = Buffer::new(room).map_err(|errno| Trouble::Wrong(errno.into()))?;
+    let len = direct
+        .read_at(found.bytes_mut(), 0)
+        .map_err(|error| trouble("pread64 O_DIRECT", &error))?;
+    Ok(Some(found.bytes()[..len].to_vec()))
+}
+
 pub(super) fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     Pattern::Seed(random.next()).fill(&mut bytes);
     bytes
 }
 
-fn trouble(call: &str, error: &io::Error) -> Trouble {
+pub(super) fn trouble(call: &str, error: &io::Error) -> Trouble {
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => Trouble::DiskFull,
         _ => Trouble::Wrong(fault::io(call, error)),
