@@ -20,12 +20,12 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::rundir::RunInfo;
 use crate::scenario::Scenario;
 
-/// Most that all snapshots of a directory may take, in bytes: two thirds of its file system, which may be the memory of a nested
-/// machine, and never more than 4 GiB.
+/// Most that all snapshots of a directory may take, in bytes: half of its file system, which may be the memory of a nested machine
+/// that guests of 512 MiB share, and never more than 4 GiB.
 pub(super) fn room(dir: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(dir)?;
     let bytes = file_system.f_blocks.saturating_mul(file_system.f_frsize);
-    Ok((bytes / 3 * 2).min(4 << 30))
+    Ok((bytes / 2).min(4 << 30))
 }
 
 /// Where the snapshot of a run's machine is, or would be; `None` where the guest is to boot by itself.

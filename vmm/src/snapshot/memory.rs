@@ -4,7 +4,7 @@
 //! was saved, and the rest of the memory is left alone (a new machine's is all zero). Extents may come from any file: they are checked.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 use rustix::fs::{SeekFrom as SeekTo, seek};
 use serde::{Deserialize, Serialize};
@@ -115,14 +115,11 @@ pub(super) fn restore(
         if extent.len > region.len() - offset {
             return Err(outside());
         }
-        let backing = region.file_offset().ok_or_else(outside)?;
-        // By way of the file and not of the mapping: no page fault for each page, and the kernel copies from file to file.
-        let mut to = backing.file();
-        to.seek(SeekFrom::Start(backing.start() + offset))?;
-        let copied = io::copy(&mut from.take(extent.len), &mut to)?;
-        if copied != extent.len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let len = usize::try_from(extent.len).map_err(io::Error::other)?;
+        // Through the mapping, which may have huge pages, and not by a copy from file to file, which never has.
+        region
+            .read_exact_volatile_from(MemoryRegionAddress(offset), &mut from, len)
+            .map_err(io::Error::other)?;
     }
     Ok(())
 }
