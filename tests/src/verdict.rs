@@ -69,6 +69,9 @@ pub enum Verdict {
     SetupError,
 }
 
+/// Counted in a judgement where the run's own process did not end as it should.
+pub const BROKE_DOWN: &str = "process.broke-down";
+
 /// The judge's whole answer; `verdict.json` of a run directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
@@ -80,6 +83,14 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
     /// What was only counted, by name (`unstable-payload.legal`, `holds`, ...).
     pub counts: std::collections::BTreeMap<String, u64>,
+}
+
+impl Judgement {
+    /// Whether the run's own process did not end as it should, so that nobody knows what would have come after it.
+    #[must_use]
+    pub fn broke_down(&self) -> bool {
+        self.counts.contains_key(BROKE_DOWN)
+    }
 }
 
 /// What a scenario expects of a kernel.

@@ -100,6 +100,9 @@ fn compare(expected: &Expectation, seen: &Judgement) -> Comparison {
             seen.reason
         ));
     }
+    if seen.verdict == Verdict::Finding && seen.broke_down() {
+        return Comparison::Surprise(format!("it was cut short: {}", seen.reason));
+    }
     let found: BTreeSet<&str> = seen
         .findings
         .iter()
@@ -177,6 +180,17 @@ mod tests {
             compare(&finding, &seen(Verdict::Pass, &[])),
             Comparison::Surprise(_)
         ));
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_is_not_as_expected_though_it_showed_what_it_should() {
+        let finding = expected(Verdict::Finding, &["x"]);
+        let mut found = seen(Verdict::Finding, &[("x", Certainty::Certain)]);
+        found.counts.insert(crate::verdict::BROKE_DOWN.into(), 1);
+        assert_eq!(
+            compare(&finding, &found),
+            Comparison::Surprise("it was cut short: because".into())
+        );
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::child::ChildEnd;
 use crate::oracle::{IMPOSSIBLE_FLAGS, judge};
-use crate::verdict::{Certainty, Judgement, Verdict};
+use crate::verdict::{BROKE_DOWN, Certainty, Judgement, Verdict};
 
-/// Counted where the run's own process did not end as it should.
-const BROKE_DOWN: &str = "process.broke-down";
+/// Counted beside [`BROKE_DOWN`] where the run's process was still there after its limit, as it is in a nested machine that stands still.
+const STOOD_STILL: &str = "process.stood-still";
 
 /// Why this judgement is about the nested machine or the course of the run, and not about the kernel; words for before its reason. A
-/// finding, a panic, a pass, and a hang after a device has held or failed anything are never looked away from.
+/// panic, a pass, a hang after a device has held or failed anything, and a finding that nobody expected are never looked away from.
 pub(super) fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&'static str> {
     if count(judgement, IMPOSSIBLE_FLAGS) > 0 {
         return Some("a CPU showed flags that it cannot have had, its emulation failed: ");
@@ -19,7 +19,7 @@ pub(super) fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&
     // One with a possible finding says something, and a process of ours that broke down must be seen.
     let missed_its_point = judgement.verdict == Verdict::Inconclusive
         && judgement.findings.is_empty()
-        && count(judgement, BROKE_DOWN) == 0;
+        && !judgement.broke_down();
     // An emulated CPU that was interrupted where no interrupt may come, and waits for a lock that it holds itself, has been seen twice, both
     // times in a guest that still loaded its drivers.
     let hung_before_its_point = judgement.verdict == Verdict::Hang
@@ -29,7 +29,9 @@ pub(super) fn says_nothing(judgement: &Judgement, expected: Verdict) -> Option<&
             .iter()
             .all(|finding| finding.certainty == Certainty::Possible);
     if judgement.verdict == expected {
-        return None;
+        // A finding that is expected says nothing of what did not come after it. A process of ours that crashed is another matter.
+        let is_cut_short = expected == Verdict::Finding && count(judgement, STOOD_STILL) > 0;
+        return is_cut_short.then_some("what was expected was seen, but ");
     }
     if hung_before_its_point {
         return Some("nothing had been held by then: ");
@@ -73,6 +75,9 @@ pub(super) fn judged(run_dir: &Path, end: &ChildEnd) -> Judgement {
     };
     let mut counts = judgement.counts;
     counts.insert(BROKE_DOWN.to_owned(), 1);
+    if *end == ChildEnd::LimitReached {
+        counts.insert(STOOD_STILL.to_owned(), 1);
+    }
     Judgement {
         verdict,
         reason: format!("{doubt}; {}", judgement.reason),
@@ -147,6 +152,9 @@ mod tests {
         assert!(says_nothing(&hang, Verdict::Finding).is_some());
         hang.findings[0].certainty = Certainty::Certain;
         assert_eq!(says_nothing(&hang, Verdict::Finding), None);
+        assert!(tried_again(Verdict::Finding, STOOD_STILL, Verdict::Finding));
+        assert!(!tried_again(Verdict::Finding, STOOD_STILL, Verdict::Pass));
+        assert!(!tried_again(Verdict::Finding, BROKE_DOWN, Verdict::Finding));
         for verdict in [Verdict::GuestPanic, Verdict::Finding, Verdict::Pass] {
             for expected in [Verdict::Pass, Verdict::Finding] {
                 assert!(!tried_again(verdict, "boots", expected), "{verdict:?}");
