@@ -4,6 +4,7 @@
 //! once more when the device has ended and the file was synced: it must be the same. A kernel that knows of the device's pins may refuse.
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,7 @@ impl FileClone {
                     libc::EBUSY => removed
                         .map(|()| None)
                         .map_err(|error| trouble("unlink", &error)),
-                    libc::ENOSPC | libc::EDQUOT => Err(Trouble::DiskFull),
-                    _ => Err(Trouble::Wrong(errno.into())),
+                    number => Err(trouble(errno.call, &io::Error::from_raw_os_error(number))),
                 }
             }
         }
@@ -109,9 +109,13 @@ fn read(path: &Path, len: usize) -> Result<Vec<u8>, Trouble> {
 mod tests {
     use super::*;
 
-    fn clone_of(file: &[u8], clone: &[u8], taken: Range<usize>) -> Result<FileClone, Trouble> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.keep().join("f.clone");
+    fn clone_in(
+        dir: &tempfile::TempDir,
+        file: &[u8],
+        clone: &[u8],
+        taken: Range<usize>,
+    ) -> Result<FileClone, Trouble> {
+        let path = dir.path().join("f.clone");
         fs::write(&path, clone).unwrap();
         FileClone::of(path, file, &taken)
     }
@@ -125,22 +129,24 @@ mod tests {
 
     #[test]
     fn a_clone_has_the_files_bytes_but_where_the_device_writes() {
-        clone_of(b"abcdef", b"abXYef", 2..4).unwrap();
-        let trouble = clone_of(b"abcdef", b"abXYeg", 2..4).err().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        clone_in(&dir, b"abcdef", b"abXYef", 2..4).unwrap();
+        let trouble = clone_in(&dir, b"abcdef", b"abXYeg", 2..4).err().unwrap();
         assert!(
             said(trouble).ends_with("byte 5 of the clone is 0x67 when it was made, must be 0x66")
         );
-        let trouble = clone_of(b"abcdef", b"abX", 2..4).err().unwrap();
+        let trouble = clone_in(&dir, b"abcdef", b"abX", 2..4).err().unwrap();
         assert!(said(trouble).ends_with("the clone has 3 bytes when it was made, must have 6"));
     }
 
     #[test]
     fn a_clone_that_changes_is_found_and_one_that_does_not_is_removed() {
-        let clone = clone_of(b"abcdef", b"abXYef", 2..4).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let clone = clone_in(&dir, b"abcdef", b"abXYef", 2..4).unwrap();
         let path = clone.path.clone();
         assert_eq!(clone.check().unwrap(), 6);
         assert!(!path.exists());
-        let clone = clone_of(b"abcdef", b"abXYef", 2..4).unwrap();
+        let clone = clone_in(&dir, b"abcdef", b"abXYef", 2..4).unwrap();
         fs::write(&clone.path, b"abXZef").unwrap();
         assert!(
             said(clone.check().unwrap_err())
