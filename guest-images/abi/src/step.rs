@@ -160,9 +160,8 @@ pub enum Step {
         pattern: Pattern,
     },
     /// `mmap(2)`, readable, and writable where the file is: `kind` is `shared`, `private` (both of a file) or `anonymous`. A
-    /// mapping is 2 MiB aligned at an address that is never used again. With `populate` each page is touched: read, and
-    /// written back as it was where the kind is `anonymous`, so that a page is not the zero page. Values: `address`, and
-    /// with `populate` `frames` as [`Step::Frames`] gives them, for the first [`MAX_FRAMES`] pages.
+    /// mapping is 2 MiB aligned at an address that is never used again. With `populate` each page is touched: read, and written back as it was
+    /// where the kind is `anonymous`, so that a page is not the zero page. Values: `address`, and with `populate` `frames` as [`Step::Frames`].
     Mmap {
         #[serde(default)]
         file: Option<String>,
@@ -176,9 +175,9 @@ pub enum Step {
     },
     /// `munmap(2)` of a whole mapping.
     Munmap { map: String },
-    /// Where a mapping's pages are, from /proc/self/pagemap; at most [`MAX_FRAMES`] pages from `offset` on. Values, one number
-    /// per 4 KiB page: `frames` (guest physical addresses, 0 = not present), `flags` (/proc/kpageflags raw, 0 where
-    /// the kernel has none, as for DAX), `mapped` (/proc/kpagecount), `soft_dirty` and `swapped` (0 or 1).
+    /// Where a mapping's pages are, from /proc/self/pagemap; at most [`MAX_FRAMES`] pages from `offset` on. Values, one number per 4 KiB page:
+    /// `frames` (guest physical addresses, 0 = not present), `flags` (/proc/kpageflags raw, 0 where the kernel has none, as for DAX),
+    /// `mapped` (/proc/kpagecount), `soft_dirty` and `swapped` (0 or 1).
     Frames {
         map: String,
         #[serde(default)]
@@ -439,17 +438,18 @@ pub enum Step {
         #[serde(default = "ten_seconds")]
         limit_ms: u64,
     },
-    /// Where a file's bytes are: FS_IOC_FIEMAP without FIEMAP_FLAG_SYNC, at most [`MAX_EXTENTS`] extents. Values: `owner` (inode and
-    /// generation: no two files of a file system's life have both), and a number per extent of `logical`, `physical`,
-    /// `lengths` (bytes; `physical` counts from the start of the block device) and `flags` (FIEMAP_EXTENT_*); `more` where
-    /// there are more.
+    /// Where a file's bytes are: FS_IOC_FIEMAP without FIEMAP_FLAG_SYNC, at most [`MAX_EXTENTS`] extents. Values: `owner` (inode and generation:
+    /// no two files of a file system's life have both), and a number per extent of `logical`, `physical`, `lengths` (bytes; `physical` counts
+    /// from the start of the block device) and `flags` (FIEMAP_EXTENT_*); `more` where there are more.
     Fiemap { file: String },
     /// `ioctl(FICLONE)`: `to` gets the blocks of `from`.
     Clone { from: String, to: String },
     /// A handled signal (SIGUSR1, without SA_RESTART) for the thread of that name, inside whatever call it sleeps in.
     Interrupt { thread: String },
-    /// Registers a mapping as fixed buffers of an io_uring (FOLL_LONGTERM pins), `times` over in each of
-    /// `rings` rings, until [`Step::UringRelease`] of `tag`. A failure leaves the rings that were registered before it.
+    /// `sched_setscheduler(2)` of this thread to SCHED_FIFO, priority 1: woken, it runs before all ordinary threads, the kernel's too.
+    RunFirst {},
+    /// Registers a mapping as fixed buffers of an io_uring (FOLL_LONGTERM pins), `times` over in each of `rings` rings, until
+    /// [`Step::UringRelease`] of `tag`. A failure leaves the rings that were registered before it.
     UringRegister {
         map: String,
         #[serde(default)]

@@ -30,7 +30,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "dax-evict-while-held" "dax-truncate-unmapped-while-held" "dax-shared-page-never-pinned"
     "dax-wait-while-held"
     "dax-stays-while-held" "dax-no-overlap" "dax-wake-lost" "dax-device"
-    "clone-while-held" "freeze-while-held" "pageout-while-held" "swap-file-while-held"
+    "clone-while-held" "clone-meets-end-of-pins" "freeze-while-held" "pageout-while-held" "swap-file-while-held"
     "swap-out-while-held" "merge-while-held" "migrate-while-held" "soft-dirty-while-held"
     "seal-while-held" "registered-page-orphaned" "userfault-move-while-held"
     "longterm-pin-migrates" "end-of-file-tail" "vmsplice-after-fork"

@@ -273,6 +273,7 @@ pub fn run(agent: &Agent, stamp: &mut Stamp<'_>, step: &Step) -> StepResult {
         Step::Fiemap { file } => blocks::fiemap(agent, stamp, file),
         Step::Clone { from, to } => blocks::clone(agent, stamp, from, to),
         Step::Interrupt { thread } => process::interrupt(agent, stamp, thread),
+        Step::RunFirst {} => process::run_first(stamp),
         Step::UringRegister {
             map,
             offset,

@@ -248,12 +248,37 @@ pub fn interrupt(agent: &Agent, stamp: &mut Stamp<'_>, thread: &str) -> StepResu
     Ok(Found::nothing())
 }
 
+/// Gives this thread a real-time priority.
+pub fn run_first(stamp: &mut Stamp<'_>) -> StepResult {
+    stamp.around(process::run_first)?;
+    Ok(Found::nothing())
+}
+
 #[cfg(test)]
 mod tests {
     use pincushion_abi::Value;
     use serde_json::json;
 
     use crate::steps::testing::Bench;
+
+    #[test]
+    fn a_thread_that_runs_first_has_a_real_time_priority() {
+        let bench = Bench::new();
+        let ran = std::thread::spawn(move || match bench.run(json!({"op": "run-first"})) {
+            Ok(_) => {
+                // proc_pid_stat(5): the 41st field is the policy, and the name before the third may have blanks.
+                let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+                let (_, from_third) = stat.rsplit_once(") ").unwrap();
+                let policy = from_third.split(' ').nth(41 - 3).unwrap();
+                assert_eq!(policy, libc::SCHED_FIFO.to_string());
+            }
+            Err(fault) => assert_eq!(
+                (fault.call.as_str(), fault.errno),
+                ("sched_setscheduler", libc::EPERM)
+            ),
+        });
+        ran.join().unwrap();
+    }
 
     #[test]
     fn a_forked_child_keeps_its_copy_and_is_reaped() {

@@ -60,6 +60,21 @@ pub fn kill(pid: i32) -> Result<(), Errno> {
     check("kill", unsafe { libc::kill(pid, libc::SIGKILL) }).map(drop)
 }
 
+/// `sched_setscheduler(2)` of this thread to SCHED_FIFO with the lowest of its priorities.
+pub fn run_first() -> Result<(), Errno> {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter is ours. Not every C library has the call for a thread.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_FIFO,
+            &raw const lowest,
+        )
+    };
+    check("sched_setscheduler", if ret < 0 { -1 } else { 0 }).map(drop)
+}
+
 /// Sends SIGUSR1 to a thread of this process. It has a handler that does nothing, installed without SA_RESTART: a call that sleeps
 /// interruptibly ends with EINTR.
 pub fn interrupt(tid: i32) -> Result<(), Errno> {
