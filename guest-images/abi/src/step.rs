@@ -159,9 +159,9 @@ pub enum Step {
         len: u64,
         pattern: Pattern,
     },
-    /// `mmap(2)`, readable, and writable where the file is: `kind` is `shared`, `private` (both of a file) or `anonymous`. A
-    /// mapping is 2 MiB aligned at an address that is never used again. With `populate` each page is touched: read, and written back as it was
-    /// where the kind is `anonymous`, so that a page is not the zero page. Values: `address`, and with `populate` `frames` as [`Step::Frames`].
+    /// `mmap(2)`, readable, and writable where the file is: `kind` is `shared`, `private` (both of a file) or `anonymous`. A mapping is 2 MiB
+    /// aligned at an address that is never used again. With `populate` each page is touched: read, and written back as it was where the kind
+    /// is `anonymous`, so that it is not the zero page. Values: `address`, and with `populate` `frames` as [`Step::Frames`] gives them.
     Mmap {
         #[serde(default)]
         file: Option<String>,
