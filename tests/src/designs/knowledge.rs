@@ -21,8 +21,6 @@ pub struct Known {
 pub struct Facts {
     /// Of the design.
     pub name: String,
-    /// Bytes of page_ext for each page of memory.
-    pub page_ext_bytes: u64,
     /// How many pins of one small page there can be.
     pub most_pins: Known,
     /// Whether get_user_pages_fast() stays fast.
@@ -107,7 +105,6 @@ mod tests {
                 folio,
                 file,
                 who,
-                page_ext_bytes: _,
             } = facts;
             for known in [most_pins, gup_fast, atomics, folio, file, who] {
                 assert!(!known.says.is_empty() && !known.source.is_empty(), "{name}");

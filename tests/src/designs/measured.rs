@@ -1,62 +1,19 @@
-//! What the logs of runs say beside their verdicts: how long things took, what the kernel told of its pin tracking, and two questions that only
+//! What the logs of runs say beside their verdicts: how long things took, what the kernel told of itself (told.rs), and two questions that only
 //! values answer.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use pincushion_abi::step::Measure;
 use pincushion_abi::{Outcome, Step as Act, Value};
 use serde::Serialize;
 
+use super::told::{Answers, Memmap, Tracking, values};
 use crate::timeline::{ReadError, Reader, Step, Timeline};
 
-/// Where a kernel with our series tells of itself.
-const TRACKING: &str = "/sys/kernel/debug/pin_tracking";
 /// How the directory of a second try ends.
 const SECOND_TRY: &str = "-again";
 /// Fewer rounds are a look, and no measurement.
 const FEWEST_ROUNDS: usize = 3;
-
-/// What a kernel with our series said of itself when its run was over.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Tracking {
-    /// The design that it uses.
-    pub design: String,
-    /// What carries it.
-    pub carrier: String,
-    /// The policy that it uses.
-    pub policy: String,
-    /// sizeof(struct page).
-    pub struct_page_size: Option<u64>,
-    /// All lines with a number.
-    pub counters: BTreeMap<String, i64>,
-}
-
-impl Tracking {
-    /// From the text of the file.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut tracking = Self::default();
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once(' ') else {
-                continue;
-            };
-            match (key, value.parse::<i64>()) {
-                ("design", _) => tracking.design = value.to_owned(),
-                ("carrier", _) => tracking.carrier = value.to_owned(),
-                ("policy", _) => tracking.policy = value.to_owned(),
-                ("struct_page_size", Ok(size)) => {
-                    tracking.struct_page_size = u64::try_from(size).ok();
-                }
-                (key, Ok(count)) => {
-                    tracking.counters.insert(key.to_owned(), count);
-                }
-                (_, Err(_)) => {}
-            }
-        }
-        tracking
-    }
-}
 
 /// How many pins a page has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,6 +41,10 @@ pub struct Measured {
     pub costs: Vec<(String, Rounds)>,
     /// What the kernel told.
     pub tracking: Option<Tracking>,
+    /// What its memory's pages take.
+    pub memmap: Option<Memmap>,
+    /// What its answers were worth.
+    pub answers: Option<Answers>,
     /// Whether a page that many share, and nobody has pinned, was kept from the swap space.
     pub looked_pinned: Option<bool>,
     /// How many pins a page has taken, if the run has tried one too many.
@@ -123,18 +84,12 @@ impl Measured {
     fn of(steps: &[Step]) -> Self {
         Self {
             costs: steps.iter().filter_map(cost).collect(),
-            tracking: steps.iter().filter_map(tracking).next_back(),
+            tracking: steps.iter().filter_map(Tracking::told).next_back(),
+            memmap: steps.iter().filter_map(Memmap::told).next_back(),
+            answers: steps.iter().filter_map(Answers::told).next_back(),
             looked_pinned: looked_pinned(steps),
             most_pins: most_pins(steps),
         }
-    }
-}
-
-/// The values of a step that did what it was asked.
-fn values(step: &Step) -> Option<&BTreeMap<String, Value>> {
-    match &step.outcome {
-        Some((_, Outcome::Ok(values))) => Some(values),
-        Some((_, Outcome::Failed(_))) | None => None,
     }
 }
 
@@ -166,15 +121,6 @@ fn cost(step: &Step) -> Option<(String, Rounds)> {
         ns,
     };
     (rounds.ns.len() >= FEWEST_ROUNDS).then(|| (step.name.clone(), rounds))
-}
-
-fn tracking(step: &Step) -> Option<Tracking> {
-    match (&step.act, values(step)?.get("text")) {
-        (Some(Act::ReadFile { path, .. }), Some(Value::Text(text))) if path == TRACKING => {
-            Some(Tracking::parse(text))
-        }
-        _ => None,
-    }
 }
 
 /// KSM made one page of more than 1024, the program's memory was reclaimed, and then somebody looked where its page is.
@@ -289,25 +235,6 @@ mod tests {
                 ("uneven".to_owned(), rounds([10.0, 20.0, 10.0], &[2.0; 3])),
             ]
         );
-    }
-
-    #[test]
-    fn the_kernel_tells_of_itself_in_lines() {
-        let text = "design flag+ext\ncarrier PG_dma_pinned, and a count in page_ext\nknown none bias\nstruct_page_size 64\npins 12\n\
-                    policy bounce\npolicies none skip\nwait_limit_ms 200\n";
-        let read = step(
-            "x",
-            json!({"op": "read-file", "path": TRACKING}),
-            ok(json!({"text": text})),
-        );
-        let tracking = Measured::of(&[read]).tracking.unwrap();
-        assert_eq!(
-            (tracking.design.as_str(), tracking.policy.as_str()),
-            ("flag+ext", "bounce")
-        );
-        assert_eq!(tracking.struct_page_size, Some(64));
-        assert_eq!(tracking.counters["pins"], 12);
-        assert!(!tracking.counters.contains_key("known"));
     }
 
     #[test]

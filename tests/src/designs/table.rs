@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::knowledge::{self, Facts};
-use super::measured::{Measured, MostPins, Rounds, Tracking};
+use super::measured::{Measured, MostPins, Rounds};
 use super::once::share_once;
 use super::ratio::{Ratio, median};
+use super::told::{Answers, Memmap, Tracking};
 use crate::report::{Card, CellState, RunSummary};
 use crate::verdict::Promise;
 
@@ -109,6 +110,10 @@ pub struct Row {
     pub scenarios: Vec<Option<Cell>>,
     /// What its kernel told of itself.
     pub tracking: Option<Tracking>,
+    /// What struct page and page_ext take there.
+    pub memmap: Option<Memmap>,
+    /// Its answers to "is this folio pinned?", compared with an exact count.
+    pub answers: Option<Answers>,
     /// Whether a page with 1,100 sharers, and no pin, stayed in memory as a pinned one does.
     pub looked_pinned: Option<bool>,
     /// How many pins a page has taken.
@@ -224,13 +229,18 @@ impl Table {
                     .map(|column| scenario_cell(&card, kernel, &column.scenario))
                     .collect(),
                 tracking: last(parts, kernel, |measured| measured.tracking.clone()),
+                memmap: last(parts, kernel, |measured| measured.memmap),
+                answers: last(parts, kernel, |measured| measured.answers),
                 looked_pinned: last(parts, kernel, |measured| measured.looked_pinned),
                 most_pins: last(parts, kernel, |measured| measured.most_pins),
                 costs: costs.iter().map(|name| cost(parts, kernel, name)).collect(),
                 odd: None,
             })
             .collect();
-        rows.iter_mut().for_each(|row| row.odd = odd(row));
+        for row in &mut rows {
+            let told = row.tracking.as_ref();
+            row.odd = told.and_then(|told| told.odd(&row.design, &row.policy));
+        }
         share_once(&mut rows, parts.columns);
         let mut designs: Vec<&str> = rows.iter().map(|row| row.design.as_str()).collect();
         designs.dedup();
@@ -369,13 +379,6 @@ fn cost(parts: &Parts<'_>, kernel: &str, name: &str) -> Option<Cost> {
     })
 }
 
-/// A kernel takes an unknown name for its default, so what it says of itself is compared with what was asked of it.
-fn odd(row: &Row) -> Option<String> {
-    let Tracking { design, policy, .. } = row.tracking.as_ref()?;
-    let fits = *design == row.design && *policy == row.policy;
-    (!fits).then(|| format!("the guest says that it runs {design}+{policy}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{column, measured, parts_of, row, run, table};
@@ -458,22 +461,6 @@ mod tests {
         assert_eq!(ratio([2.0, 2.0]), (30.0, 3.0));
         // Twice as slow: of the three times, one and a half are the design's.
         assert_eq!(ratio([2.0, 4.0]), (30.0, 1.5));
-    }
-
-    #[test]
-    fn a_guest_that_runs_another_design_than_it_was_asked_to_is_told() {
-        let mut row = table().rows.remove(0);
-        let tracking = Tracking::parse("design bias\npolicy none\n");
-        row.tracking = Some(tracking.clone());
-        assert_eq!(odd(&row), None);
-        row.tracking = Some(Tracking {
-            policy: "bounce".into(),
-            ..tracking
-        });
-        assert_eq!(
-            odd(&row).as_deref(),
-            Some("the guest says that it runs bias+bounce")
-        );
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+mod kernels;
+
+use self::kernels::{answers, counters, memory};
 use super::knowledge::{self, Known};
 use super::table::{Cell, Cost, PromiseCell, Row, Table, Times};
 use super::words::times;
@@ -35,14 +38,12 @@ fn text(text: impl Into<String>) -> Shown {
     }
 }
 
-/// Pages of 4 KiB in a GiB.
-const PAGES_PER_GIB: u64 = 1 << 18;
-
 /// All sections that have something to say.
 pub(super) fn sections(table: &Table) -> Vec<Section> {
     let all = [
         promises(table),
         scenarios(table),
+        answers(table),
         facts(table),
         infeasible(),
         costs(table),
@@ -80,7 +81,7 @@ fn promises(table: &Table) -> Section {
         title: "What is kept",
         note: "Over all scenarios that ran: \u{201c}kept 5\u{201d}, five put the promise to the test and it held; \u{201c}broken 2 of 7\u{201d}, \
                two of seven broke it; \u{201c}unclear\u{201d}, as many could say nothing. Empty: not run, or not tested. The size of struct page is \
-               the booted kernel's; memory is that of struct page and of the page_ext that the design needs."
+               the booted kernel's; memory is that of struct page and, behind the \u{201c}+\u{201d}, of page_ext, as /proc/vmstat counts them there."
             .into(),
         head: heads(&[
             "design+policy",
@@ -132,24 +133,6 @@ fn promise(cell: &PromiseCell) -> Shown {
         },
         title: [&cell.broken[..], &cell.unclear[..]].concat().join(", "),
     }
-}
-
-fn memory(row: &Row) -> [Shown; 2] {
-    let size = row
-        .tracking
-        .as_ref()
-        .and_then(|tracking| tracking.struct_page_size);
-    let ext = knowledge::of(&row.design).map(|facts| facts.page_ext_bytes);
-    let Some(size) = size else {
-        return [text(""), text("")];
-    };
-    let per_gib = |bytes: u64| (bytes * PAGES_PER_GIB) >> 20;
-    let all = match ext {
-        None => format!("{} MiB and what page_ext takes", per_gib(size)),
-        Some(0) => format!("{} MiB", per_gib(size)),
-        Some(ext) => format!("{} + {} MiB", per_gib(size), per_gib(ext)),
-    };
-    [text(format!("{size} bytes")), text(all)]
 }
 
 fn scenarios(table: &Table) -> Section {
@@ -349,40 +332,6 @@ fn cost(cell: Option<&Cost>, base: Option<&Cost>) -> Shown {
     }
 }
 
-/// The counters of kernels, those that are not 0 everywhere.
-fn counters(table: &Table) -> Section {
-    let told = || {
-        table
-            .rows
-            .iter()
-            .filter_map(|row| Some((row, row.tracking.as_ref()?)))
-    };
-    let mut names: Vec<&str> = Vec::new();
-    for (name, count) in told().flat_map(|(_, tracking)| &tracking.counters) {
-        if *count != 0 && name != "wait_limit_ms" && !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
-    let mut head = heads(&["design+policy", "carrier"]);
-    head.extend(names.iter().map(|name| name.replace('_', " ")));
-    let rows = told().map(|(row, tracking)| {
-        let mut cells = vec![name_of(row), text(&tracking.carrier)];
-        let count = |name: &&str| tracking.counters.get(*name).copied();
-        cells.extend(
-            names
-                .iter()
-                .map(|name| text(count(name).map_or(String::new(), |count| count.to_string()))),
-        );
-        cells
-    });
-    Section {
-        title: "What the kernels told of themselves",
-        note: "/sys/kernel/debug/pin_tracking at the end of a scenario that measures; counters that are 0 everywhere are left out.".into(),
-        head,
-        rows: rows.collect(),
-    }
-}
-
 /// `2,097,152`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -407,8 +356,9 @@ fn clock(ns: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::measured::{MostPins, Tracking};
+    use super::super::measured::MostPins;
     use super::super::testing::table;
+    use super::super::told::{Memmap, Tracking};
     use super::*;
 
     fn texts(section: &Section, row: usize) -> Vec<&str> {
@@ -424,6 +374,10 @@ mod tests {
         table.rows[1].tracking = Some(Tracking::parse(
             "design bias\npolicy bounce\nstruct_page_size 80\n",
         ));
+        table.rows[1].memmap = Some(Memmap {
+            boot_pages: 2560,
+            later_pages: 256,
+        });
         table.rows[1].looked_pinned = Some(true);
         table.rows[1].most_pins = Some(MostPins {
             reached: 2_097_152,
@@ -440,7 +394,7 @@ mod tests {
                 "stays in memory",
                 "2,097,152, then refused",
                 "80 bytes",
-                "20 MiB"
+                "20 + 2 MiB"
             ]
         );
         assert_eq!(texts(&section, 0)[1], "broken 1 of 1");

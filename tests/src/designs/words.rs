@@ -373,6 +373,8 @@ mod tests {
             Measured {
                 costs: Vec::new(),
                 tracking: None,
+                memmap: None,
+                answers: None,
                 looked_pinned: None,
                 most_pins: None,
             }

@@ -9,7 +9,8 @@ use super::earlier::made_by;
 use crate::cli::Failure;
 use crate::cli::run::command_line;
 use crate::designs::{
-    About, Absent, BASELINE_DESIGN, Measured, Parts, ScenarioColumn, TAG, TAG_COST, TAG_ONCE, Table,
+    About, Absent, BASELINE_DESIGN, Measured, Parts, ScenarioColumn, TAG, TAG_CHECK, TAG_COST,
+    TAG_ONCE, Table,
 };
 use crate::report::RunSummary;
 use crate::scenario::Scenario;
@@ -78,6 +79,7 @@ impl Chosen {
                 for design in built {
                     let policies = match about {
                         Asked::Once => &self.policies[..1],
+                        Asked::Check => &self.policies[self.policies.len() - 1..],
                         Asked::EachPolicy | Asked::Cost => &self.policies[..],
                     };
                     kernels.extend(policies.iter().map(|policy| kernel(design, policy)));
@@ -155,9 +157,9 @@ impl Chosen {
                 })
             })
             .collect();
-        let columns = all
-            .iter()
-            .filter(|(scenario, about)| *about != Asked::Cost && !scenario.promises.is_empty());
+        let columns = all.iter().filter(|(scenario, about)| {
+            matches!(about, Asked::EachPolicy | Asked::Once) && !scenario.promises.is_empty()
+        });
         let columns: Vec<ScenarioColumn> = columns
             .map(|(scenario, about)| ScenarioColumn {
                 scenario: scenario.name.clone(),
@@ -227,6 +229,8 @@ enum Asked {
     EachPolicy,
     /// Its tracking alone.
     Once,
+    /// Whether its tracking is right, under a load that another policy would break.
+    Check,
     /// How long something takes.
     Cost,
 }
@@ -234,7 +238,9 @@ enum Asked {
 /// The scenarios of the table by their tags, without the controls, which say nothing of designs.
 fn scenarios() -> Result<Vec<(Scenario, Asked)>, SelectionError> {
     let selection = Selection {
-        tags: [TAG_COST, TAG, TAG_ONCE].map(str::to_owned).to_vec(),
+        tags: [TAG_COST, TAG, TAG_ONCE, TAG_CHECK]
+            .map(str::to_owned)
+            .to_vec(),
         ..Selection::default()
     };
     let mut all: Vec<(Scenario, Asked)> = Vec::new();
@@ -248,6 +254,8 @@ fn scenarios() -> Result<Vec<(Scenario, Asked)>, SelectionError> {
             Asked::Cost
         } else if has(TAG_ONCE) {
             Asked::Once
+        } else if has(TAG_CHECK) {
+            Asked::Check
         } else {
             Asked::EachPolicy
         };
