@@ -43,6 +43,7 @@ while read -r patch; do
 	# What the series does not have yet is not in the configuration; what is new is answered by the fragment.
 	cp "$source/tree/build-pin-guest/.config" build-pin-guest/.config
 	case $touched in *mm/pin_field.c*) echo CONFIG_PIN_DESIGN_FIELD=y >>build-pin-guest/.config ;; esac
+	case $touched in *mm/pin_lru.c*) echo CONFIG_DEBUG_PAGE_REF=y >>build-pin-guest/.config ;; esac
 	case $touched in *mm/pin_proxy.c*) echo CONFIG_PIN_DESIGN_PROXY=y >>build-pin-guest/.config ;; esac
 	(make -C build-pin-guest olddefconfig && make -C build-pin-guest -j"${JOBS:-2}" CC="ccache gcc" HOSTCC="ccache gcc" $objects) >"$log" 2>&1 || {
 		echo "$patch does not build:" >&2

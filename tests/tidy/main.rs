@@ -11,6 +11,8 @@ use source::{SourceFile, root, rust_files, tracked_files};
 const MAX_FILE_LINES: usize = 500;
 /// Widest a line of code or text may be, in characters.
 const MAX_LINE_WIDTH: usize = 150;
+/// Widest a line of a commit message may be that is sent to kernel developers (`scripts/checkpatch.pl`).
+const MAX_MESSAGE_WIDTH: usize = 75;
 
 fn assert_none(rule: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
@@ -105,6 +107,34 @@ fn no_file_names_a_machine_or_a_registry() {
         })
         .collect();
     assert_none("no machine paths, no host of a registry", &offences);
+}
+
+#[test]
+fn a_kernel_patch_says_what_it_costs_and_what_is_dangerous_about_it() {
+    let mut offences = Vec::new();
+    let is_patch = |path: &String| path.starts_with("guest-images/kernel/patches/0");
+    for path in tracked_files().into_iter().filter(is_patch) {
+        let text = std::fs::read_to_string(root().join(&path)).expect("a patch");
+        let message = text.split("\n---\n").next().unwrap_or_default();
+        // What a mail's header folds is its own matter.
+        let body = message.split_once("\n\n").map_or("", |(_, body)| body);
+        let wide = |line: &&str| line.chars().count() > MAX_MESSAGE_WIDTH;
+        offences.extend(
+            body.lines()
+                .filter(wide)
+                .map(|line| format!("{path}: {line}")),
+        );
+        let is_cover = path.contains("/0000-");
+        for word in ["\nCost: ", "\nHazard: ", "\nSigned-off-by: "] {
+            if !is_cover && !body.contains(word) {
+                offences.push(format!("{path}: no `{}`", word.trim()));
+            }
+        }
+    }
+    assert_none(
+        "the message of a patch has at most 75 columns, a cost, a hazard and who has signed it",
+        &offences,
+    );
 }
 
 #[test]

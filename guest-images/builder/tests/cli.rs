@@ -21,10 +21,14 @@ fn assert_refused(output: &Output, code: i32, told: &str) {
 #[test]
 fn bad_arguments_end_with_2_and_name_the_argument() {
     let cache = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["build", "--kernel", "design:bais"],
             "no design `bais`; did you mean `bias`?",
+        ),
+        (
+            &["build", "--kernel", "design:bias+bonce"],
+            "no policy `bonce`; did you mean `bounce`?",
         ),
         (
             &["kernel", "build", "--design", "bais"],

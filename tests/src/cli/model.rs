@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use clap::Args;
 use pincushion_devices::toml_error::nearest;
-use pincushion_models::catalogue::{Expect, Form, designs, forms};
+use pincushion_models::catalogue::{Expect, Form, designs, forms, model_of};
 use pincushion_models::explore::{Found, Settings, replay};
 use pincushion_models::handshake::{self, HANDSHAKES};
 use pincushion_models::scene::Scene;
@@ -23,7 +23,7 @@ const HANDSHAKE: &str = "handshake";
 /// Options of `model`.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
-    /// The design, or `handshake`; without one all are tried and a table is printed
+    /// The design, also by the name that its kernel has, or `handshake`; without one all are tried and a table is printed
     design: Option<String>,
     /// Only this form of the design
     #[arg(long, value_name = "FORM", requires = "design")]
@@ -50,7 +50,7 @@ pub(super) fn model(args: &ModelArgs) -> Result<u8, Failure> {
         return Ok(list(args));
     };
     let known: Vec<&str> = designs().into_iter().chain([HANDSHAKE]).collect();
-    let design = known_name("design", design, &known)?;
+    let design = known_name("design", model_of(design), &known)?;
     if design == HANDSHAKE {
         return Ok(tell_handshake());
     }

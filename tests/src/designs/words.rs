@@ -1,10 +1,13 @@
 //! How rows differ, in words that are made of the table's cells, and say nothing where they say nothing.
 
+mod rows;
+
 use std::cmp::Reverse;
 
+use self::rows::named;
 use super::conclusion::Conclusion;
 use super::ratio::Ratio;
-use super::table::{Cell, Cost, Row, Table};
+use super::table::{Cell, Cost, PromiseCell, Row, Table};
 use super::{BASELINE_DESIGN, CONTROL, ScenarioColumn};
 use crate::report::CellState;
 
@@ -35,68 +38,91 @@ impl Table {
         words
     }
 
-    /// Who keeps a promise, and who breaks it how often.
+    /// Who keeps a promise, and who breaks it.
     fn promise(&self, index: usize) -> Option<String> {
         let name = self.rows.first()?.promises.get(index)?.promise;
-        let cells = || self.rows.iter().map(|row| (row, &row.promises[index]));
-        let kept: Vec<String> = cells()
-            .filter(|(_, cell)| cell.is_kept())
-            .map(|(row, cell)| format!("{} (in {})", short(row), cell.kept.len()))
-            .collect();
-        let broken: Vec<String> = cells()
-            .filter(|(_, cell)| !cell.broken.is_empty())
-            .map(|(row, cell)| {
-                let all = cell.broken.len() + cell.kept.len() + cell.unclear.len();
-                format!("{} (in {} of {all})", short(row), cell.broken.len())
-            })
-            .collect();
+        let rows_that = |says: fn(&PromiseCell) -> bool| -> Vec<&Row> {
+            let rows = self.rows.iter();
+            rows.filter(|row| says(&row.promises[index])).collect()
+        };
+        let kept = rows_that(PromiseCell::is_kept);
+        let broken = rows_that(|cell| !cell.broken.is_empty());
         if kept.is_empty() && broken.is_empty() {
             return Some(format!("{name} was put to the test by no run."));
         }
         Some(format!(
             "{name} is kept in every scenario that put it to the test by {}, and broken by {}.",
-            list(&kept),
-            list(&broken)
+            named(&kept, &self.rows),
+            named(&broken, &self.rows)
         ))
     }
 
     fn all_at_once(&self) -> String {
-        let kept: Vec<String> = self
+        let kept: Vec<&Row> = self
             .rows
             .iter()
-            .filter(|row| row.promises.iter().all(|cell| cell.is_kept()))
-            .map(short)
+            .filter(|row| row.promises.iter().all(PromiseCell::is_kept))
             .collect();
         if kept.is_empty() {
             "No row keeps O1, O2 and O3 in every scenario that puts them to the test.".into()
         } else {
             format!(
                 "O1, O2 and O3 are kept in every scenario that puts them to the test by {}.",
-                list(&kept)
+                named(&kept, &self.rows)
             )
         }
     }
 
-    /// What a policy keeps that its design alone breaks.
+    /// What a policy keeps that its design alone breaks, for each policy, and for all designs together of which the same is to be said.
     fn policies(&self) -> Vec<String> {
         let first = |row: &&Row| row.policy == self.first_policy();
-        let bare = self.rows.iter().filter(first);
-        let pairs = bare.flat_map(|bare| {
+        let pairs = self.rows.iter().filter(first).flat_map(|bare| {
             let others = self.rows.iter();
             others
                 .filter(|row| row.design == bare.design && row.policy != bare.policy)
                 .map(move |row| (bare, row))
         });
-        pairs
-            .filter_map(|(bare, row)| self.gain(bare, row))
-            .collect()
+        self.gains(pairs, |from, to| {
+            format!("With {} in place of {}", to.policy, from.policy)
+        })
     }
 
-    /// What a design keeps that upstream's breaks with the same policy.
+    /// What designs keep that upstream's breaks with the same policy.
     fn designs(&self) -> Vec<String> {
         let others = self.rows.iter().filter(|row| row.design != BASELINE_DESIGN);
-        others
-            .filter_map(|row| self.gain(self.upstream(row)?, row))
+        let pairs = others.filter_map(|row| Some((self.upstream(row)?, row)));
+        self.gains(pairs, |from, to| {
+            format!("In place of {}, with {}", from.design, to.policy)
+        })
+    }
+
+    /// What the second row of each pair keeps and breaks other than the first.
+    fn gains<'a>(
+        &self,
+        pairs: impl Iterator<Item = (&'a Row, &'a Row)>,
+        case: impl Fn(&Row, &Row) -> String,
+    ) -> Vec<String> {
+        let mut all: Vec<(Gain, Vec<String>)> = Vec::new();
+        for (from, to) in pairs {
+            let changed = |before, after| self.changed(from, to, before, after);
+            let gain = Gain {
+                case: case(from, to),
+                kept: changed(CellState::Broken, CellState::Kept),
+                lost: changed(CellState::Kept, CellState::Broken),
+            };
+            let as_before = changed(CellState::Broken, CellState::Broken).len()
+                + changed(CellState::Kept, CellState::Kept).len();
+            if gain.kept.len() + gain.lost.len() + as_before == 0 {
+                continue;
+            }
+            match all.iter_mut().find(|(known, _)| *known == gain) {
+                Some((_, designs)) => designs.push(to.design.clone()),
+                None => all.push((gain, vec![to.design.clone()])),
+            }
+        }
+        all.sort_by(|(one, _), (other, _)| one.case.cmp(&other.case));
+        all.iter()
+            .map(|(gain, designs)| gain.said_of(designs))
             .collect()
     }
 
@@ -110,28 +136,6 @@ impl Table {
     fn first_policy(&self) -> &str {
         let name = self.baseline.rsplit('+').next();
         name.unwrap_or_default()
-    }
-
-    fn gain(&self, from: &Row, to: &Row) -> Option<String> {
-        let kept = self.changed(from, to, CellState::Broken, CellState::Kept);
-        let lost = self.changed(from, to, CellState::Kept, CellState::Broken);
-        let both = self.changed(from, to, CellState::Broken, CellState::Broken);
-        if kept.is_empty() && lost.is_empty() && both.is_empty() {
-            return None;
-        }
-        let mut said = format!("{}, compared with {}, keeps ", short(to), short(from));
-        said += &if kept.is_empty() {
-            "nothing that the other breaks".to_owned()
-        } else {
-            list(&kept)
-        };
-        if !lost.is_empty() {
-            said += &format!(", breaks {} that the other keeps", list(&lost));
-        }
-        if !both.is_empty() {
-            said += &format!(", and leaves {} broken", list(&both));
-        }
-        Some(said + ".")
     }
 
     /// Scenarios that say this of one row and that of another.
@@ -171,43 +175,47 @@ impl Table {
         })
     }
 
-    /// What is slower than the baseline, beyond the middle halves of both.
+    /// What is slower than the baseline, beyond the middle halves of both: of each design the row that is so by most.
     fn dear(&self) -> Option<String> {
-        let all: Vec<String> = self
-            .rows
-            .iter()
-            .filter_map(|row| {
-                let dear = self.dear_of(row);
-                let (name, worst) = dear
-                    .iter()
-                    .max_by(|a, b| a.1.median.total_cmp(&b.1.median))?;
-                Some(format!(
-                    "{} in {} of {} measures, most in \u{201c}{name}\u{201d}: {}",
-                    short(row),
-                    dear.len(),
-                    row.costs.iter().flatten().count(),
-                    times(worst)
-                ))
-            })
-            .collect();
-        let measured = self
-            .rows
-            .iter()
-            .any(|row| row.costs.iter().flatten().count() > 0);
-        measured.then(|| {
-            if all.is_empty() {
-                format!(
-                    "Nothing that was measured is slower than with {} beyond the middle halves of both.",
-                    plain(&self.baseline)
-                )
-            } else {
-                format!(
-                    "Slower than {}, beyond the middle halves of both: {}.",
-                    plain(&self.baseline),
-                    all.join("; ")
-                )
+        let measured = |row: &Row| row.costs.iter().flatten().count();
+        if self.rows.iter().all(|row| measured(row) == 0) {
+            return None;
+        }
+        let mut worst: Vec<(&Row, usize, (String, Ratio))> = Vec::new();
+        for row in &self.rows {
+            let dear = self.dear_of(row);
+            let count = dear.len();
+            let most = |a: &(String, Ratio), b: &(String, Ratio)| a.1.median.total_cmp(&b.1.median);
+            let Some(most) = dear.into_iter().max_by(most) else {
+                continue;
+            };
+            match worst
+                .iter_mut()
+                .find(|(known, ..)| known.design == row.design)
+            {
+                Some(known) if known.2.1.median < most.1.median => *known = (row, count, most),
+                Some(_) => {}
+                None => worst.push((row, count, most)),
             }
-        })
+        }
+        let baseline = plain(&self.baseline);
+        if worst.is_empty() {
+            return Some(format!(
+                "Nothing that was measured is slower than with {baseline} beyond the middle halves of both."
+            ));
+        }
+        let all = worst.iter().map(|(row, count, (name, ratio))| {
+            format!(
+                "{} in {count} of {} measures, most in \u{201c}{name}\u{201d}: {:.2}",
+                short(row),
+                measured(row),
+                ratio.median
+            )
+        });
+        Some(format!(
+            "Slower than {baseline}, beyond the middle halves of both, of each design the slowest row: {}.",
+            all.collect::<Vec<_>>().join("; ")
+        ))
     }
 
     /// Where no spread from boot to boot can be in the numbers.
@@ -218,11 +226,11 @@ impl Table {
             let mut costs = row.costs.iter().flatten().peekable();
             costs.peek().is_some() && costs.all(|cost| cost.boots == 1)
         };
-        let once: Vec<String> = others.filter(is_one).map(short).collect();
+        let once: Vec<&Row> = others.filter(is_one).collect();
         (!once.is_empty()).then(|| {
             format!(
                 "Measured in one boot: {}. What differs from boot to boot, and what the host did meanwhile, is not in their spread.",
-                list(&once)
+                named(&once, &self.rows)
             )
         })
     }
@@ -269,6 +277,35 @@ impl Table {
             kept + broken,
             each.collect::<Vec<_>>().join(", and by ")
         )
+    }
+}
+
+/// What one row keeps and breaks other than another.
+#[derive(PartialEq, Eq)]
+struct Gain {
+    /// What is different between the two.
+    case: String,
+    /// What the other breaks.
+    kept: Vec<String>,
+    /// What the other keeps.
+    lost: Vec<String>,
+}
+
+impl Gain {
+    fn said_of(&self, designs: &[String]) -> String {
+        let s = if designs.len() == 1 { "s" } else { "" };
+        let designs = list(designs);
+        let changes = match (&self.kept[..], &self.lost[..]) {
+            ([], []) => format!("nothing changes with {designs}"),
+            (kept, []) => format!("{designs} keep{s} {}", list(kept)),
+            ([], lost) => format!("{designs} break{s} {}", list(lost)),
+            (kept, lost) => format!(
+                "{designs} keep{s} {}, and break{s} {}",
+                list(kept),
+                list(lost)
+            ),
+        };
+        format!("{}: {changes}.", self.case)
     }
 }
 
@@ -322,13 +359,12 @@ mod tests {
     fn what_a_policy_keeps_that_its_design_alone_breaks_is_told() {
         let words = said(&table());
         for said in [
-            "O1 is kept in every scenario that put it to the test by bias+bounce (in 1), and broken by bias+none (in 1 of 1).",
+            "O1 is kept in every scenario that put it to the test by bias+bounce, and broken by bias+none.",
             "O3 was put to the test by no run.",
             "No row keeps O1, O2 and O3 in every scenario",
-            "bias+bounce, compared with bias+none, keeps S01 xfs.",
-            "Slower than bias+none, beyond the middle halves of both: bias+bounce in 1 of 1 measures",
+            "With bounce in place of none: bias keeps S01 xfs.",
+            "of each design the slowest row: bias+bounce in 1 of 1 measures, most in \u{201c}fsync\u{201d}: 2.00.",
             "Measured in one boot: bias+bounce.",
-            "most in \u{201c}fsync\u{201d}: 2.00 (2.00 to 2.00), quickest 2.00.",
             "Most is kept, 1 of 1 scenarios, by bias+bounce, which breaks nothing.",
         ] {
             assert!(words.contains(said), "{said:?} is not in\n{words}");
@@ -348,8 +384,8 @@ mod tests {
         let parts = parts_of(&rows, &columns, &runs, &logs);
         let words = said(&Table::of(&parts, About::default(), Vec::new()));
         for said in [
-            "by bias+none (in 1), and broken by bias+bounce (in 1 of 1).",
-            "keeps nothing that the other breaks, breaks S01 xfs that the other keeps.",
+            "by bias+none, and broken by bias+bounce.",
+            "With bounce in place of none: bias breaks S01 xfs.",
             "Nothing that was measured is slower",
             "Most is kept, 1 of 1 scenarios, by bias+none, which breaks nothing.",
         ] {

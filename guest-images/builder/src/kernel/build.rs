@@ -13,7 +13,7 @@ use super::files::KernelFiles;
 use super::make::Make;
 use super::recipe::Recipe;
 use super::source::{Source, lock_source};
-use super::tools::{Tools, compiler};
+use super::tools::Tools;
 use super::work_tree::WorkTree;
 use crate::apt::Apt;
 use crate::digest::sha256;
@@ -75,6 +75,7 @@ pub fn build(
     let digest = sha256(format!("{}\n{}\n", recipe.digest(), tools.version).as_bytes());
     let was_cached = store.kernel_record(&digest)?.is_some();
     if !was_cached {
+        let tools = tools.with_ccache(progress);
         make_kernel(store, order, &recipe, &tools, &digest, progress).map_err(full_disk)?;
     } else if let Some(given) = order.source {
         Source::new(store, &recipe.source).read_given(given)?;
@@ -108,18 +109,17 @@ fn make_kernel(
         progress.step("note", moved);
     }
     let tree = source.tree();
-    let compiler = compiler(progress);
     let make = Make {
         output: tree.join(format!("build-{}-{}", recipe.binary, recipe.flavour)),
         source: tree,
-        compiler,
+        tools,
         jobs: order.jobs,
         lock: &lock,
     };
     let config = configure(&make, recipe, progress)?;
     let what = format!(
-        "{}, flavour {}, with `{compiler}`",
-        recipe.binary, recipe.flavour
+        "{}, flavour {}, with `{}`",
+        recipe.binary, recipe.flavour, tools.compiler
     );
     progress.step(
         "building",
@@ -262,7 +262,7 @@ mod tests {
 
     use super::super::recipe::tests::tree;
     use super::*;
-    use crate::test_support::{deb, tar, xz};
+    use crate::test_support::{deb, elf_of_len, tar, xz};
 
     /// A package whose source has the one file that the series changes; and a tree that pins its digest.
     fn world(source: &[u8]) -> (tempfile::TempDir, Store, PathBuf) {
@@ -361,6 +361,78 @@ mod tests {
             told,
             "linux-source-6.99 holds no usr/src/linux-source-6.99.tar.xz"
         );
+    }
+
+    /// A make that configures, and then compiles one object at a time until there is no room.
+    const MAKE: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+for word; do
+    case $word in
+    O=*) out=${word#O=} ;;
+    KCONFIG_ALLCONFIG=*) wanted=${word#KCONFIG_ALLCONFIG=} ;;
+    vmlinux) kernel=yes ;;
+    esac
+done
+[ -n "$kernel" ] || { cp "$wanted" "$out/.config"; exit; }
+[ -f "$out/a.o" ] || { echo '  CC      a.o'; touch "$out/a.o"; echo a >>"$here/compiled"; }
+[ -f "$here/room" ] || { echo "cannot write b.o: No space left on device"; exit 2; }
+echo '  CC      b.o'; echo b >>"$here/compiled"
+mkdir -p "$out/include/config"
+echo 6.12.1-pin >"$out/include/config/kernel.release"
+touch "$out/System.map" "$out/modules.builtin"
+cp "$here/elf" "$out/vmlinux"
+"#;
+
+    #[test]
+    fn a_build_that_has_filled_the_disk_goes_on_where_it_was() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (dir, store, file) = world(b"a\n");
+        let files = KernelFiles::Directory(dir.path().to_owned());
+        let make = dir.path().join("make");
+        fs::write(&make, MAKE).unwrap();
+        fs::set_permissions(&make, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.path().join("elf"), elf_of_len(4096)).unwrap();
+        let tools = Tools {
+            version: "gcc 0".into(),
+            make,
+            compiler: "gcc",
+        };
+        let order = BuildOrder {
+            files: &files,
+            design: "bias",
+            flavour: "guest",
+            source: Some(&file),
+            jobs: 1,
+        };
+        let recipe = Recipe::read(&files, "bias", "guest").unwrap();
+        let digest = "d".repeat(64);
+        let attempt = || {
+            let mut steps = Vec::new();
+            let mut tell = |verb: &str, _: &str| steps.push(verb.to_owned());
+            let made = make_kernel(&store, &order, &recipe, &tools, &digest, &mut tell);
+            (made.map_err(full_disk), steps)
+        };
+        // A source that was being unpacked when the disk was full is none.
+        let half = Source::new(&store, &recipe.source).dir.join("tree.tmp");
+        fs::create_dir_all(half.join("mm")).unwrap();
+        let (made, steps) = attempt();
+        let told = made.unwrap_err().to_string();
+        assert!(
+            told.contains("is full") && told.contains("run the same command again"),
+            "{told}"
+        );
+        assert!(steps.contains(&"unpacking".to_owned()), "{steps:?}");
+        assert!(!half.exists() && store.kernel_record(&digest).unwrap().is_none());
+        fs::write(dir.path().join("room"), "").unwrap();
+        let (made, steps) = attempt();
+        made.unwrap();
+        assert!(!steps.contains(&"unpacking".to_owned()), "{steps:?}");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("compiled")).unwrap(),
+            "a\nb\n"
+        );
+        let record = store.kernel_record(&digest).unwrap().unwrap();
+        assert_eq!(record.release, "6.12.1-pin");
     }
 
     #[test]

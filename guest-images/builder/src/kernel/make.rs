@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::KernelError;
+use super::tools::Tools;
 use crate::error::{Error, IoContext as _};
 use crate::lock::Lock;
 use crate::progress::Progress;
@@ -19,7 +20,7 @@ pub(super) struct Make<'a> {
     pub(super) source: PathBuf,
     /// Directly below the source, so that the compiler sees `../mm/gup.c` wherever the cache lies, and ccache knows it again.
     pub(super) output: PathBuf,
-    pub(super) compiler: &'a str,
+    pub(super) tools: &'a Tools,
     pub(super) jobs: usize,
     /// Make holds it too, until its last process has ended.
     pub(super) lock: &'a Lock,
@@ -44,14 +45,15 @@ impl Make<'_> {
         let errors = sink.try_clone().map_err(cannot)?;
         // If we are killed, make is told to end, and tells its own children.
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "make"])
+            .args(["--pdeathsig", "TERM"])
+            .arg(&self.tools.make)
             .arg("-C")
             .arg(&self.source)
             .arg(format!("O={}", self.output.display()))
             .arg(format!("-j{}", self.jobs))
             .args([
-                format!("CC={}", self.compiler),
-                format!("HOSTCC={}", self.compiler),
+                format!("CC={}", self.tools.compiler),
+                format!("HOSTCC={}", self.tools.compiler),
             ])
             .args(words)
             .env_clear()
@@ -147,6 +149,13 @@ impl Meter {
     }
 }
 
+/// Whether a program that we have called says that the disk is full, or our share of it.
+pub(super) fn says_full(text: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 /// What make says, as far as it matters when it fails.
 #[derive(Debug, Default)]
 struct Said {
@@ -157,7 +166,7 @@ struct Said {
 
 impl Said {
     fn take(&mut self, line: &str) {
-        self.disk_full |= line.contains("No space left on device");
+        self.disk_full |= says_full(line);
         // `***` is how make begins its own.
         let is_error = [" error: ", "undefined reference", "*** ", "fatal error"]
             .iter()
@@ -240,11 +249,16 @@ mod tests {
                 && told.contains("../mm/a.c:3:1: error: expected ';'\nmake: ***"),
             "{told}"
         );
-        let told = error(&["/tmp/cc.s: Fatal error: can't close mm/a.o: No space left on device"]);
-        assert!(
-            told.contains("the disk of out is full") && told.contains("goes on with what is built"),
-            "{told}"
-        );
+        for why in ["No space left on device", "Disk quota exceeded"] {
+            let told = error(&[&format!(
+                "/tmp/cc.s: Fatal error: can't close mm/a.o: {why}"
+            )]);
+            assert!(
+                told.contains("the disk of out is full")
+                    && told.contains("goes on with what is built"),
+                "{told}"
+            );
+        }
         assert!(error(&["words"]).contains("words"));
     }
 }

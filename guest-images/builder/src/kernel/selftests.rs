@@ -17,6 +17,7 @@ use super::tools::{Needed, Tools};
 use crate::apt::Apt;
 use crate::error::{Error, IoContext as _};
 use crate::image::ExtraFile;
+use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::store::{Store, remove_if_there};
 
@@ -65,7 +66,7 @@ pub fn build_selftests(
     if built.dir.is_dir() {
         return Ok((built, true));
     }
-    Tools::ensure(MORE, progress)?;
+    let tools = Tools::ensure(MORE, progress)?;
     let lock = lock_source(store, &package.sha256, progress)?;
     // Another process may have built them until then.
     if built.dir.is_dir() {
@@ -74,21 +75,32 @@ pub fn build_selftests(
     source
         .fetch(&Apt, given, progress)
         .and_then(|()| source.unpack(progress))
+        .and_then(|()| make_selftests(&source.tree(), &built, &tools, &lock, jobs, progress))
         .map_err(full_disk)?;
-    let tree = source.tree();
+    Ok((built, false))
+}
+
+fn make_selftests(
+    tree: &Path,
+    built: &Selftests,
+    tools: &Tools,
+    lock: &Lock,
+    jobs: usize,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
     let output = tree.join("build-selftests");
     fs::create_dir_all(&output).during("create", &output)?;
     let make = |source: PathBuf| Make {
         source,
         output: output.clone(),
-        // One word: their Makefile asks it for libraries by a script that takes the first.
-        compiler: "gcc",
+        // Without ccache: their Makefile asks the compiler for libraries by a script that takes its first word.
+        tools,
         jobs,
-        lock: &lock,
+        lock,
     };
     progress.step("building", "the selftests' headers");
     let words = ["ARCH=x86".to_owned(), "headers".to_owned()];
-    make(tree.clone()).run(&words, &output.join("headers.log"), None, progress)?;
+    make(tree.to_owned()).run(&words, &output.join("headers.log"), None, progress)?;
     progress.step("building", &PROGRAMS.join(", "));
     // What their Makefile once found out about the host's libraries it keeps.
     for name in ["local_config.h", "local_config.mk"] {
@@ -109,8 +121,7 @@ pub fn build_selftests(
     let programs = PROGRAMS.map(|name| output.join(name));
     words.extend(programs.iter().map(|path| path.display().to_string()));
     make(tree.join(PLACE)).run(&words, &output.join("build.log"), None, progress)?;
-    keep(&programs, &built.dir).map_err(full_disk)?;
-    Ok((built, false))
+    keep(&programs, &built.dir)
 }
 
 /// Puts all of them into `dir`, or makes none.

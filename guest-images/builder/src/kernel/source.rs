@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::KernelError;
 use super::catalogue::SourcePackage;
+use super::make::says_full;
 use crate::apt::Archive;
 use crate::deb;
 use crate::error::{Error, IoContext as _};
@@ -138,6 +139,10 @@ impl<'a> Source<'a> {
         };
         remove_if_there(&download)?;
         result.map_err(|error| match error {
+            Error::Command { reason, .. } if says_full(&reason) => KernelError::DiskFull {
+                path: self.dir.clone(),
+            }
+            .into(),
             Error::Command { reason, .. } => Error::Fetch {
                 package: format!("{} {}", package.name, package.version),
                 reason,

@@ -1,7 +1,7 @@
 //! What a kernel is built with: programs and headers of the host, which come from the distribution where they are missing, and the
 //! compiler's version, which is part of what a build is known by.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::KernelError;
 use crate::command;
@@ -33,6 +33,10 @@ const NEEDED: &[Needed] = &[
 pub(super) struct Tools {
     /// What the compiler and the linker say about themselves.
     pub(super) version: String,
+    /// How make is called.
+    pub(super) make: PathBuf,
+    /// The compiler, as make gets it.
+    pub(super) compiler: &'static str,
 }
 
 impl Tools {
@@ -40,14 +44,7 @@ impl Tools {
     pub(super) fn ensure(more: &[Needed], progress: &mut dyn Progress) -> Result<Self, Error> {
         let missing = missing(more, is_there);
         if !missing.is_empty() {
-            let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-            packages.dedup();
-            let line = install_line(&packages);
-            let names = missing
-                .iter()
-                .map(|(name, _)| *name)
-                .collect::<Vec<_>>()
-                .join(", ");
+            let (names, line) = told(&missing);
             if !rustix::process::geteuid().is_root() {
                 return Err(KernelError::NoTools {
                     missing: names,
@@ -66,24 +63,30 @@ impl Tools {
         };
         Ok(Self {
             version: format!("{}; {}", first_line("gcc")?, first_line("ld")?),
+            make: "make".into(),
+            compiler: "gcc",
         })
     }
-}
 
-/// The compiler, as make gets it: by ccache, which is installed for root, as what needs compiling then comes back after a detour in no time. A
-/// build does without it, too.
-pub(super) fn compiler(progress: &mut dyn Progress) -> &'static str {
-    if find("ccache").is_none() && rustix::process::geteuid().is_root() {
-        let told = std::cell::RefCell::new(progress);
-        let tell = |text: &str| told.borrow_mut().step("installing", text);
-        if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
-            log::warn!("builds go on without ccache: {why}");
+    /// The same, and the compiler is called by ccache, which is installed for root, as what needs compiling then comes back after a detour in
+    /// no time. A build does without it, too.
+    pub(super) fn with_ccache(self, progress: &mut dyn Progress) -> Self {
+        if find("ccache").is_none() && rustix::process::geteuid().is_root() {
+            let told = std::cell::RefCell::new(progress);
+            let tell = |text: &str| told.borrow_mut().step("installing", text);
+            if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
+                log::warn!("builds go on without ccache: {why}");
+            }
         }
-    }
-    if find("ccache").is_some() {
-        "ccache gcc"
-    } else {
-        "gcc"
+        let is_there = find("ccache").is_some();
+        Self {
+            compiler: if is_there {
+                "ccache gcc"
+            } else {
+                self.compiler
+            },
+            ..self
+        }
     }
 }
 
@@ -93,6 +96,13 @@ fn is_there(needed: &str) -> bool {
     } else {
         find(needed).is_some()
     }
+}
+
+/// The names of what is missing, and the line that installs it.
+fn told(missing: &[Needed]) -> (String, String) {
+    let (names, mut packages): (Vec<&str>, Vec<&str>) = missing.iter().copied().unzip();
+    packages.dedup();
+    (names.join(", "), install_line(&packages))
 }
 
 /// What is needed and not there.
@@ -110,5 +120,10 @@ mod tests {
         assert_eq!(missing(&[], |_| true), []);
         let found = missing(&[("x", "y")], |name| !matches!(name, "flex" | "x"));
         assert_eq!(found, [("flex", "flex"), ("x", "y")]);
+        let (missing, line) = told(&missing(&[], |name| !matches!(name, "gcc" | "make")));
+        assert_eq!(
+            KernelError::NoTools { missing, line }.to_string(),
+            "a kernel cannot be built here: gcc, make missing; as root run: apt-get install -y --no-install-recommends gcc make"
+        );
     }
 }

@@ -25,7 +25,7 @@ pub enum Expect {
 /// One form of a design and the scenes that try it.
 #[derive(Clone)]
 pub struct Form {
-    /// The design's name, as in `pin_tracking=NAME`.
+    /// The design's name; [`model_of`] has it by that of a kernel's design.
     pub design: &'static str,
     /// The form's name.
     pub form: &'static str,
@@ -80,6 +80,17 @@ pub fn designs() -> Vec<&'static str> {
     let mut names: Vec<&'static str> = forms().iter().map(|form| form.design).collect();
     names.dedup();
     names
+}
+
+/// The model of what a kernel calls `pin_tracking=NAME`, if it is called otherwise here. `flag+mapping` has none: it is `flag` for folios and
+/// `mapping` for files, each as it is alone.
+#[must_use]
+pub fn model_of(kernels: &str) -> &str {
+    match kernels {
+        "flag+ext" => "flag",
+        "lru+july" => "lru",
+        same => same,
+    }
 }
 
 /// A race that the archives have, by whose mail.
