@@ -2,6 +2,7 @@
 
 use pincushion_models::catalogue::{Expect, Form, designs, forms};
 use pincushion_models::explore::{Settings, exhaust, replay, search};
+use pincushion_models::scene::Scene;
 use pincushion_models::schedule::{decode, encode};
 use pincushion_models::table::table;
 use pincushion_models::trial::{Choice, SILENT_SHARE, Trial, Verdict, try_form};
@@ -85,7 +86,42 @@ fn is_silent(design: &str) {
     assert!(silent > 0, "{design} has a repaired form");
 }
 
-/// Two tests for each design, so that a failure names it.
+/// A silence is worth something where a broken form was loud: there each repaired form gets at least three times as many schedules as it took.
+fn is_silent_where_others_were_loud(design: &str) {
+    let mut compared = 0;
+    for broken in forms_of(design) {
+        let Expect::Breaks(invariant) = broken.expect else {
+            continue;
+        };
+        let (scene, found) = tried(&broken, SCHEDULES).told.expect("what broke is told");
+        let settings = Settings {
+            seed: SEED,
+            schedules: SILENT_SCHEDULES.max(3 * found.first_at),
+        };
+        for sound in forms_of(design) {
+            let same = |known: &&Scene| known.name == scene.name;
+            let Some(scene) = sound.scenes.iter().find(same) else {
+                continue;
+            };
+            if sound.expect == Expect::Silent {
+                let outcome = search(&sound, scene, settings, None);
+                assert!(
+                    !outcome.found.contains_key(&invariant),
+                    "{sound:?} is broken as {broken:?} was, after {} schedules of {}",
+                    outcome.schedules,
+                    settings.schedules
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(
+        compared > 0,
+        "{design} has a repaired form where a broken one was caught"
+    );
+}
+
+/// Three tests for each design, so that a failure names it.
 macro_rules! designs {
     ($($design:ident),*) => {
         const NAMED_HERE: &[&str] = &[$(stringify!($design)),*];
@@ -98,6 +134,11 @@ macro_rules! designs {
             #[test]
             fn its_repaired_forms_are_silent() {
                 super::is_silent(stringify!($design));
+            }
+
+            #[test]
+            fn its_repaired_forms_are_silent_for_longer_than_it_took_to_find_what_was_wrong() {
+                super::is_silent_where_others_were_loud(stringify!($design));
             }
         })*
     };
