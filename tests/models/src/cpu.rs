@@ -256,6 +256,9 @@ impl Cpu {
             let own_lock_held = state.locks.contains(&(Lock::Own, self.me));
             let actor = &mut state.actors[self.me];
             if actor.irqs_off > 0 || actor.in_irq {
+                if actor.irqs_off > 0 && actor.irq.is_some() && own_lock_held {
+                    state.mark(Mark::IrqKeptOff);
+                }
                 return;
             }
             let Some(handler) = actor.irq.take() else {

@@ -58,6 +58,8 @@ pub enum Mark {
     CloneWhileHeld,
     /// A device's interrupt came while the interrupted code held the design's lock.
     IrqUnderLock,
+    /// A device's interrupt had to wait because the code on its CPU held the design's lock with interrupts off.
+    IrqKeptOff,
     /// The checker of typed references named a wrong put.
     WrongPutReported,
 }
@@ -78,6 +80,7 @@ impl Mark {
             Self::MigrationWhileHeld => "migration while held",
             Self::CloneWhileHeld => "clone while held",
             Self::IrqUnderLock => "interrupt under the design's lock",
+            Self::IrqKeptOff => "interrupt kept off while the design's lock was held",
             Self::WrongPutReported => "wrong put reported",
         }
     }

@@ -100,6 +100,8 @@ const GLISSE: &str = "Glisse 2018-19";
 const WILLIAMS: &str = "Williams 2018";
 /// A form that nobody posted: what the drawing, or carelessness, would come to.
 const DRAWN: &str = "drawn here";
+/// The form that the kernel of our series carries.
+const OURS: &str = "our kernel";
 
 /// What a form is called, who found it, and what there is to say of it.
 struct Words {

@@ -1,13 +1,13 @@
 //! Designs that keep pins in a structure beside the page. But for the tree, no running form of them was ever posted.
 
-use super::{DRAWN, Form, KARA, Of, common_and, common_scenes, words};
+use super::{DRAWN, Form, KARA, OURS, Of, common_and, common_scenes, words};
 use crate::actors::writeback::Policy;
 use crate::designs::dynamic::{self, Dynamic};
 use crate::designs::page_aux::{self, Aux};
 use crate::designs::proxy::{self, Proxy};
 use crate::designs::tree::{self, Tree};
 use crate::invariant::Invariant;
-use crate::scene;
+use crate::scene::{self, Scene};
 use crate::state::Mark;
 
 pub(super) fn tree() -> Vec<Form> {
@@ -29,16 +29,31 @@ pub(super) fn tree() -> Vec<Form> {
                 KARA,
                 "in an interrupt the unpin is left to a worker; GUP-fast is lost",
             ),
-            common_and(vec![scene::cloning(Policy::Bounce)])
-                .into_iter()
-                .filter(|scene| scene.name != "interrupt")
-                .chain([scene::interrupt(Policy::Bounce)])
-                // Without GUP-fast nobody backs off.
-                .map(|scene| scene.without(Mark::BackedOff))
-                .collect(),
+            tree_scenes(&[Mark::IrqUnderLock, Mark::AskedWhileHeld]),
             || Tree::new(tree::Form::Deferred),
         ),
+        of.repaired(
+            words(
+                "irqs-off",
+                OURS,
+                "the lock is taken with interrupts off, so that none can come into it; GUP-fast is lost",
+            ),
+            tree_scenes(&[Mark::IrqKeptOff, Mark::AskedWhileHeld]),
+            || Tree::new(tree::Form::IrqsOff),
+        ),
     ]
+}
+
+/// The common scenes, and what has to happen in that of the interrupt.
+fn tree_scenes(interrupt_reaches: &[Mark]) -> Vec<Scene> {
+    let interrupt = scene::interrupt(Policy::Bounce).reaching(interrupt_reaches);
+    common_and(vec![scene::cloning(Policy::Bounce)])
+        .into_iter()
+        .filter(|scene| scene.name != "interrupt")
+        .chain([interrupt])
+        // Without GUP-fast nobody backs off.
+        .map(|scene| scene.without(Mark::BackedOff))
+        .collect()
 }
 
 pub(super) fn aux() -> Vec<Form> {

@@ -1,7 +1,8 @@
 //! `tree` (D7): each pin is an entry in an interval tree of its file, in place of Jerome Glisse's fake VMA (December 2018).
 //!
 //! The tree has a lock, and unpins come from interrupts: one that comes into write-back's look at the tree waits for ever (Jan Kara). GUP-fast
-//! is lost in each form. Repaired: an unpin in an interrupt is left to a worker; until then the page seems pinned.
+//! is lost in each form. Repaired: an unpin in an interrupt is left to a worker, and until then the page seems pinned; or the lock is taken with
+//! interrupts off, as by our kernel.
 
 use crate::cpu::Cpu;
 use crate::design::{BackOff, Design, GupFast, Own, Pin, pin_ref, unpin_ref};
@@ -14,6 +15,8 @@ pub enum Form {
     LockInIrq,
     /// In an interrupt it is left to a worker.
     Deferred,
+    /// The lock is taken with interrupts off, by everybody (the kernel's `mm/pin_tree.c`).
+    IrqsOff,
 }
 
 #[derive(Debug, Default)]
@@ -40,19 +43,33 @@ impl Tree {
     }
 
     fn remove(&self, cpu: &Cpu) {
-        cpu.lock(Lock::Own);
+        self.lock(cpu);
         cpu.step("unpin: out of the tree", |_| self.own.get().entries -= 1);
-        cpu.unlock(Lock::Own);
+        self.unlock(cpu);
         unpin_ref(cpu);
+    }
+
+    fn lock(&self, cpu: &Cpu) {
+        if self.form == Form::IrqsOff {
+            cpu.irqs_off();
+        }
+        cpu.lock(Lock::Own);
+    }
+
+    fn unlock(&self, cpu: &Cpu) {
+        cpu.unlock(Lock::Own);
+        if self.form == Form::IrqsOff {
+            cpu.irqs_on();
+        }
     }
 }
 
 impl Design for Tree {
     fn pin(&self, cpu: &Cpu) -> Result<Pin, BackOff> {
         pin_ref(cpu)?;
-        cpu.lock(Lock::Own);
+        self.lock(cpu);
         cpu.step("grab: into the tree", |_| self.own.get().entries += 1);
-        cpu.unlock(Lock::Own);
+        self.unlock(cpu);
         Ok(Pin(0))
     }
 
@@ -75,12 +92,12 @@ impl Design for Tree {
     }
 
     fn file_has_pins(&self, cpu: &Cpu) -> bool {
-        cpu.lock(Lock::Own);
+        self.lock(cpu);
         let entries = cpu.tell(|_| {
             let entries = self.own.get().entries;
             (entries, format!("pinned? tree has {entries}"))
         });
-        cpu.unlock(Lock::Own);
+        self.unlock(cpu);
         entries > 0
     }
 
