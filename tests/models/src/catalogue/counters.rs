@@ -1,9 +1,12 @@
 //! Designs that keep the count in a word of the page or of its file.
 
-use super::{DRAWN, Form, GLISSE, HUBBARD, KARA, Of, WILLIAMS, common_and, common_scenes, words};
+use super::{
+    DRAWN, Form, GLISSE, HUBBARD, KARA, OURS, Of, WILLIAMS, common_and, common_scenes, words,
+};
 use crate::actors::writeback::Policy;
 use crate::designs::field::{self, Field};
 use crate::designs::flag::{self, Flag};
+use crate::designs::flag_mapping::FlagMapping;
 use crate::designs::lru::{self, Lru};
 use crate::designs::mapcount::{Audit, Count, Mapcount};
 use crate::designs::mapping::{self, Mapping};
@@ -77,6 +80,31 @@ pub(super) fn mapping() -> Vec<Form> {
             ),
             common_and(vec![scene::cloning(Policy::Bounce)]),
             || Mapping::new(mapping::Form::Shares),
+        ),
+    ]
+}
+
+pub(super) fn flag_mapping() -> Vec<Form> {
+    let of = Of("flag+mapping");
+    vec![
+        of.broken(
+            words(
+                "bare",
+                DRAWN,
+                "the file's counter as it was posted: a truncation between pin and unpin leaks it, whatever the page's count says",
+            ),
+            Invariant::CountsAtRest,
+            scene::truncation(),
+            || FlagMapping::new(mapping::Form::Bare),
+        ),
+        of.repaired(
+            words(
+                "both",
+                OURS,
+                "flag and count for the page, shares for the file, each under its own lock",
+            ),
+            common_and(vec![scene::cloning(Policy::Bounce)]),
+            || FlagMapping::new(mapping::Form::Shares),
         ),
     ]
 }

@@ -63,6 +63,7 @@ pub fn forms() -> Vec<Form> {
         counters::field(),
         counters::flag(),
         counters::mapping(),
+        counters::flag_mapping(),
         adopted::typed(),
         counters::mapcount(),
         counters::lru(),
@@ -82,8 +83,7 @@ pub fn designs() -> Vec<&'static str> {
     names
 }
 
-/// The model of what a kernel calls `pin_tracking=NAME`, if it is called otherwise here. `flag+mapping` has none: it is `flag` for folios and
-/// `mapping` for files, each as it is alone.
+/// The model of what a kernel calls `pin_tracking=NAME`, if it is called otherwise here.
 #[must_use]
 pub fn model_of(kernels: &str) -> &str {
     match kernels {

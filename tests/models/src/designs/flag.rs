@@ -51,6 +51,26 @@ impl Flag {
         cpu.irqs_on();
     }
 
+    /// Counts a pin, beside its reference.
+    pub(super) fn count(&self, cpu: &Cpu) {
+        self.guarded(cpu, || {
+            if self.add(cpu, 1, "grab") == 1 {
+                cpu.step("grab: it was 0, set the flag", |_| {
+                    self.own.get().flag = true
+                });
+            }
+        });
+    }
+
+    /// Counts a pin less, before its reference goes.
+    pub(super) fn uncount(&self, cpu: &Cpu) {
+        self.guarded(cpu, || {
+            if self.add(cpu, -1, "unpin") == 0 {
+                cpu.step("unpin: clear the flag", |_| self.own.get().flag = false);
+            }
+        });
+    }
+
     fn add(&self, cpu: &Cpu, count: i64, verb: &str) -> i64 {
         cpu.tell(|_| {
             let mut own = self.own.get();
@@ -63,22 +83,12 @@ impl Flag {
 impl Design for Flag {
     fn pin(&self, cpu: &Cpu) -> Result<Pin, BackOff> {
         pin_ref(cpu)?;
-        self.guarded(cpu, || {
-            if self.add(cpu, 1, "grab") == 1 {
-                cpu.step("grab: it was 0, set the flag", |_| {
-                    self.own.get().flag = true
-                });
-            }
-        });
+        self.count(cpu);
         Ok(Pin(0))
     }
 
     fn unpin(&self, cpu: &Cpu, _pin: Pin) {
-        self.guarded(cpu, || {
-            if self.add(cpu, -1, "unpin") == 0 {
-                cpu.step("unpin: clear the flag", |_| self.own.get().flag = false);
-            }
-        });
+        self.uncount(cpu);
         unpin_ref(cpu);
     }
 

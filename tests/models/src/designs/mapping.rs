@@ -41,7 +41,8 @@ impl Mapping {
         }
     }
 
-    fn add(&self, cpu: &Cpu, count: i64, verb: &'static str) {
+    /// Counts so many pins, if the page is in its file, beside their references.
+    pub(super) fn add(&self, cpu: &Cpu, count: i64, verb: &'static str) {
         let is_in_file = |cpu: &Cpu| {
             cpu.tell(|state| {
                 let in_file = state.page.in_file;

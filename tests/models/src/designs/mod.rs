@@ -4,6 +4,7 @@ pub mod bias;
 pub mod dynamic;
 pub mod field;
 pub mod flag;
+pub mod flag_mapping;
 pub mod lru;
 pub mod mapcount;
 pub mod mapping;
