@@ -30,7 +30,7 @@ pub(super) struct DesignsArgs {
     /// A policy of write-back; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
-    /// Build the kernels that are missing, by `pincushion image kernel build`: some 11 minutes for each binary on 2 idle CPUs
+    /// Build the kernels that are missing, by `pincushion image kernel build`: 10 to 15 minutes for each binary on 2 idle CPUs
     #[arg(long)]
     build: bool,
     /// Run each so often: each time is a boot set, in which costs are compared

@@ -37,7 +37,7 @@ impl KernelCommand {
 
 fn about() -> String {
     format!(
-        "A build from nothing takes about 10 minutes on 2 idle CPUs and 4 GB of disk, less with ccache; after an edit of a patch it takes as \
+        "A build from nothing takes 10 to 15 minutes on 2 idle CPUs and 4 GB of disk, less with ccache; after an edit of a patch it takes as \
          long as what depends on it. What is missing on the host (gcc, make, flex, bison, bc, libelf-dev, libssl-dev) is installed for root. \
          Run it as `pincushion test run --kernel design:NAME+POLICY`.\n\n\
          Patches and configuration are those of this program, or those in the directory of --tree or ${TREE_VARIABLE}; to run what was built \
