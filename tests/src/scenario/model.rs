@@ -340,7 +340,7 @@ pub struct Step {
     /// Gives the step's values a name: `${NAME.value}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// In a file with variants: only these have the step. None: all.
+    /// In a file with variants: only these have the step; with `!` before each name, all but these. None: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
     /// How long it may take in seconds; absent: 120.
