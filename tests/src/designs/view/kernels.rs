@@ -44,8 +44,8 @@ pub(super) fn answers(table: &Table) -> Section {
     Section {
         title: "What their answers are worth",
         note: "Under random races on xfs, with `pin_check=1`: each answer to \u{201c}is this folio pinned?\u{201d} is compared with an exact \
-               count in page_ext. A wrong \u{201c}no\u{201d} loses data. A wrong \u{201c}yes\u{201d} costs a copy or a wait, and is counted high: a pin that \
-               comes or goes while it is asked may be among them."
+               count in page_ext. A wrong \u{201c}no\u{201d} loses data. A wrong \u{201c}yes\u{201d} costs a copy or a wait, and is counted \
+               high: a pin that comes or goes while it is asked may be among them."
             .into(),
         head: heads(&["design+policy", "no", "wrong", "yes", "wrong, at most"]),
         rows: rows.collect(),
