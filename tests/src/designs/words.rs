@@ -1,13 +1,16 @@
 //! How rows differ, in words that are made of the table's cells, and say nothing where they say nothing.
 
+mod gain;
 mod rows;
 
 use std::cmp::Reverse;
 
+use self::gain::Gain;
 use self::rows::named;
 use super::conclusion::Conclusion;
 use super::ratio::Ratio;
 use super::table::{Cell, Cost, PromiseCell, Row, Table};
+use super::told::Answers;
 use super::{BASELINE_DESIGN, CONTROL, ScenarioColumn};
 use crate::report::CellState;
 
@@ -31,6 +34,7 @@ impl Table {
         words.push(self.all_at_once());
         words.extend(self.policies());
         words.extend(self.designs());
+        words.extend(self.answers());
         words.extend(self.false_positives());
         words.extend(self.dear());
         words.extend(self.one_boot_set());
@@ -148,6 +152,42 @@ impl Table {
             })
             .map(|(_, column)| column.label())
             .collect()
+    }
+
+    /// Whose answers were wrong, where they were compared with an exact count.
+    fn answers(&self) -> Option<String> {
+        let all: Vec<(&Row, Answers)> = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, row.answers?)))
+            .collect();
+        let wrong = |count: fn(&Answers) -> (u64, u64)| -> Vec<String> {
+            let counted = all.iter().map(|(row, answers)| (row, count(answers)));
+            let wrong = counted.filter(|(_, (wrong, _))| *wrong > 0);
+            wrong
+                .map(|(row, (wrong, of))| format!("{} ({wrong} of {of})", short(row)))
+                .collect()
+        };
+        let (no, yes) = (
+            wrong(|answers| (answers.wrong_no, answers.no)),
+            wrong(|answers| (answers.wrong_yes, answers.yes)),
+        );
+        let or_none = |names: &[String]| {
+            if names.is_empty() {
+                "no design".to_owned()
+            } else {
+                list(names)
+            }
+        };
+        (!all.is_empty()).then(|| {
+            format!(
+                "Of {} designs, whose answers were compared with an exact count, a page that was pinned was said not to be by {}, and one that \
+                 was not pinned was said to be by {}.",
+                all.len(),
+                or_none(&no),
+                or_none(&yes)
+            )
+        })
     }
 
     fn false_positives(&self) -> Option<String> {
@@ -278,35 +318,6 @@ impl Table {
     }
 }
 
-/// What one row keeps and breaks other than another.
-#[derive(PartialEq, Eq)]
-struct Gain {
-    /// What is different between the two.
-    case: String,
-    /// What the other breaks.
-    kept: Vec<String>,
-    /// What the other keeps.
-    lost: Vec<String>,
-}
-
-impl Gain {
-    fn said_of(&self, designs: &[String]) -> String {
-        let s = if designs.len() == 1 { "s" } else { "" };
-        let designs = list(designs);
-        let changes = match (&self.kept[..], &self.lost[..]) {
-            ([], []) => format!("nothing changes with {designs}"),
-            (kept, []) => format!("{designs} keep{s} {}", list(kept)),
-            ([], lost) => format!("{designs} break{s} {}", list(lost)),
-            (kept, lost) => format!(
-                "{designs} keep{s} {}, and break{s} {}",
-                list(kept),
-                list(lost)
-            ),
-        };
-        format!("{}: {changes}.", self.case)
-    }
-}
-
 fn labels(columns: &[ScenarioColumn], row: &Row, state: CellState) -> Vec<String> {
     let cells = columns.iter().zip(&row.scenarios);
     cells
@@ -432,6 +443,22 @@ mod tests {
             words.contains("bias and none, which here says little"),
             "{words}"
         );
+    }
+
+    #[test]
+    fn whose_answers_are_wrong_is_told_and_that_nobodys_are() {
+        let mut table = table();
+        assert!(!said(&table).contains("compared with an exact count"));
+        let answers = Answers {
+            no: 90,
+            wrong_no: 0,
+            yes: 8,
+            wrong_yes: 2,
+        };
+        table.rows[1].answers = Some(answers);
+        let words = said(&table);
+        let told = "said not to be by no design, and one that was not pinned was said to be by bias+bounce (2 of 8).";
+        assert!(words.contains(told), "{words}");
     }
 
     #[test]
