@@ -45,7 +45,7 @@ const SCENARIOS: &[(&str, &str)] = files!("":
     "net-xdp-transmit-held" "net-link-flap-while-held" "net-reset-while-held"
     "net-reboot-while-held" "net-tap-bulk" "net-tap-queues" "selftest-net-touch-after-completion"
     "selftest-net-freed-while-held" "console-pci" "mmio-devices"
-    "three-promises" "unpinned-too-soon" "pin-mistakes" "pin-parameters" "verity-while-held" "split-while-held"
+    "three-promises" "unpinned-too-soon" "pin-mistakes" "pin-parameters" "pin-without-memory" "verity-while-held" "split-while-held"
     "power-cut" "selftest-power-cut-lying-flush" "power-cut-dax" "selftest-power-cut-lying-pmem"
 );
 
