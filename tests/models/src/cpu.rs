@@ -131,6 +131,16 @@ impl Cpu {
         actor.irqs_off = actor.irqs_off.saturating_sub(1);
     }
 
+    /// Acts under a lock with interrupts off, as between `spin_lock_irqsave` and `spin_unlock_irqrestore`.
+    pub fn locked_irqsave<T>(&self, lock: Lock, act: impl FnOnce() -> T) -> T {
+        self.irqs_off();
+        self.lock(lock);
+        let value = act();
+        self.unlock(lock);
+        self.irqs_on();
+        value
+    }
+
     /// Whether this is an interrupt handler.
     #[must_use]
     pub fn in_irq(&self) -> bool {

@@ -44,11 +44,7 @@ impl Flag {
         if self.form == Form::Bare {
             return change();
         }
-        cpu.irqs_off();
-        cpu.lock(Lock::Own);
-        change();
-        cpu.unlock(Lock::Own);
-        cpu.irqs_on();
+        cpu.locked_irqsave(Lock::Own, change);
     }
 
     /// Counts a pin, beside its reference.

@@ -129,11 +129,7 @@ impl Design for Lru {
             }
             Form::Repaired if self.count_up(cpu) => {}
             Form::November | Form::Repaired => {
-                cpu.irqs_off();
-                cpu.lock(Lock::Own);
-                self.mark_pinned(cpu);
-                cpu.unlock(Lock::Own);
-                cpu.irqs_on();
+                cpu.locked_irqsave(Lock::Own, || self.mark_pinned(cpu));
             }
         }
         Ok(Pin(0))
@@ -149,11 +145,7 @@ impl Design for Lru {
                     (own.count == 0, format!("unpin: count-1 is {}", own.count))
                 });
                 if is_last {
-                    cpu.irqs_off();
-                    cpu.lock(Lock::Own);
-                    self.mark_unpinned(cpu);
-                    cpu.unlock(Lock::Own);
-                    cpu.irqs_on();
+                    cpu.locked_irqsave(Lock::Own, || self.mark_unpinned(cpu));
                 }
             }
             Form::Repaired => self.dec_and_lock(cpu),
@@ -223,17 +215,15 @@ impl Lru {
         if lowered {
             return;
         }
-        cpu.irqs_off();
-        cpu.lock(Lock::Own);
-        let is_last = cpu.tell(|_| {
-            let mut own = self.own.get();
-            own.count -= 1;
-            (own.count == 0, format!("unpin: count-1 is {}", own.count))
+        cpu.locked_irqsave(Lock::Own, || {
+            let is_last = cpu.tell(|_| {
+                let mut own = self.own.get();
+                own.count -= 1;
+                (own.count == 0, format!("unpin: count-1 is {}", own.count))
+            });
+            if is_last {
+                self.mark_unpinned(cpu);
+            }
         });
-        if is_last {
-            self.mark_unpinned(cpu);
-        }
-        cpu.unlock(Lock::Own);
-        cpu.irqs_on();
     }
 }

@@ -69,22 +69,13 @@ impl Mapping {
                     change(cpu);
                 }
             }
-            Form::Shares => locked(cpu, |cpu| {
+            Form::Shares => cpu.locked_irqsave(Lock::Own, || {
                 if is_in_file(cpu) {
                     change(cpu);
                 }
             }),
         }
     }
-}
-
-/// `xa_lock_irqsave(&mapping->i_pages)`.
-fn locked(cpu: &Cpu, act: impl FnOnce(&Cpu)) {
-    cpu.irqs_off();
-    cpu.lock(Lock::Own);
-    act(cpu);
-    cpu.unlock(Lock::Own);
-    cpu.irqs_on();
 }
 
 impl Design for Mapping {
@@ -117,7 +108,7 @@ impl Design for Mapping {
     fn leaves_file(&self, cpu: &Cpu) {
         match self.form {
             Form::Bare => cpu.step("mapping = NULL", |state| state.page.in_file = false),
-            Form::Shares => locked(cpu, |cpu| {
+            Form::Shares => cpu.locked_irqsave(Lock::Own, || {
                 cpu.step("mapping = NULL, file's pins - share", |state| {
                     state.page.in_file = false;
                     let mut own = self.own.get();

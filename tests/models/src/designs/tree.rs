@@ -43,33 +43,29 @@ impl Tree {
     }
 
     fn remove(&self, cpu: &Cpu) {
-        self.lock(cpu);
-        cpu.step("unpin: out of the tree", |_| self.own.get().entries -= 1);
-        self.unlock(cpu);
+        self.locked(cpu, || {
+            cpu.step("unpin: out of the tree", |_| self.own.get().entries -= 1);
+        });
         unpin_ref(cpu);
     }
 
-    fn lock(&self, cpu: &Cpu) {
+    fn locked<T>(&self, cpu: &Cpu, act: impl FnOnce() -> T) -> T {
         if self.form == Form::IrqsOff {
-            cpu.irqs_off();
+            return cpu.locked_irqsave(Lock::Own, act);
         }
         cpu.lock(Lock::Own);
-    }
-
-    fn unlock(&self, cpu: &Cpu) {
+        let value = act();
         cpu.unlock(Lock::Own);
-        if self.form == Form::IrqsOff {
-            cpu.irqs_on();
-        }
+        value
     }
 }
 
 impl Design for Tree {
     fn pin(&self, cpu: &Cpu) -> Result<Pin, BackOff> {
         pin_ref(cpu)?;
-        self.lock(cpu);
-        cpu.step("grab: into the tree", |_| self.own.get().entries += 1);
-        self.unlock(cpu);
+        self.locked(cpu, || {
+            cpu.step("grab: into the tree", |_| self.own.get().entries += 1);
+        });
         Ok(Pin(0))
     }
 
@@ -92,12 +88,12 @@ impl Design for Tree {
     }
 
     fn file_has_pins(&self, cpu: &Cpu) -> bool {
-        self.lock(cpu);
-        let entries = cpu.tell(|_| {
-            let entries = self.own.get().entries;
-            (entries, format!("pinned? tree has {entries}"))
+        let entries = self.locked(cpu, || {
+            cpu.tell(|_| {
+                let entries = self.own.get().entries;
+                (entries, format!("pinned? tree has {entries}"))
+            })
         });
-        self.unlock(cpu);
         entries > 0
     }
 
