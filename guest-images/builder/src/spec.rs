@@ -27,6 +27,16 @@ pub enum KernelSpec {
     },
 }
 
+impl KernelSpec {
+    /// Whether `text` names a kernel of our own designs that this program has, whatever a directory in its place
+    /// (`$PINCUSHION_KERNEL_TREE`) says.
+    #[must_use]
+    pub fn is_of_this_program(text: &str) -> bool {
+        let choice = text.strip_prefix("design:");
+        choice.is_some_and(DesignChoice::is_of_this_program)
+    }
+}
+
 impl FromStr for KernelSpec {
     type Err = Error;
 

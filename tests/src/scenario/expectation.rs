@@ -20,8 +20,8 @@ const DESIGNS_ARE: &str = "debian:6.12";
 /// The design that counts nothing: no policy ever meets a page that it says is pinned.
 const COUNTS_NOTHING: &str = "design:none+";
 
-/// The expectation for a kernel: the longest key that is the kernel or a prefix of its version; for a kernel of our own designs then
-/// that of Debian's 6.12; else `default`.
+/// The expectation for a kernel: the longest key that is the kernel or a prefix of its version, then the longest with a `*`; for a kernel
+/// of our own designs then that of Debian's 6.12; else `default`.
 ///
 /// `debian:6.12` is meant for `debian:6.12.117+deb12` too, and not for `debian:6.1`; `design:bias` for `design:bias+bounce` too,
 /// `design` for all of them, and `design:*+bounce` for each design with this policy but `none`, which counts nothing to apply it to.
@@ -38,7 +38,7 @@ fn named_in<'a, T>(table: &'a BTreeMap<String, T>, kernel: &str) -> Option<&'a T
     names_of(kernel).find_map(|kernel| {
         let fitting = table.iter().filter(|(name, _)| is_meant(name, kernel));
         fitting
-            .max_by_key(|(name, _)| name.len())
+            .max_by_key(|(name, _)| (!name.contains('*'), name.len()))
             .map(|(_, value)| value)
     })
 }
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn only_a_kernel_that_is_named_must_have_what_is_needed() {
         let text = "name = 'x'\nsummary = 'y'\nkernels = ['debian:6.1']\nexpect.default = { verdict = 'pass' }\n\
-            expect.'debian:6.12' = { verdict = 'finding', oracles = ['x'] }\nexpect.'debian:5.10' = { verdict = 'not-applicable' }\n";
+            expect.'debian:6.12' = { verdict = 'finding', oracles = ['must-hold'] }\nexpect.'debian:5.10' = { verdict = 'not-applicable' }\n";
         let scenario = crate::scenario::parse(text, std::path::Path::new("x.toml")).unwrap();
         let lacks = seen(Verdict::NotApplicable, &[]);
         let on = |kernel| compare_on(&scenario, kernel, &lacks);
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_kernel_of_our_designs_is_taken_for_what_it_is_built_from_unless_it_is_named() {
         let text = "name = 'x'\nsummary = 'y'\nkernels = ['debian:6.12']\nexpect.default = { verdict = 'pass' }\n\
-            expect.'debian:6.12' = { verdict = 'finding', oracles = ['x'] }\nexpect.'design:bias+bounce' = { verdict = 'pass' }\n\
+            expect.'debian:6.12' = { verdict = 'finding', oracles = ['must-hold'] }\nexpect.'design:bias+bounce' = { verdict = 'pass' }\n\
             expect.'design:field' = { verdict = 'hang' }\nnot-for = { 'design:tree' = 'why' }\n";
         let scenario = crate::scenario::parse(text, std::path::Path::new("x.toml")).unwrap();
         let verdict = |kernel| expected_for(&scenario.expect, kernel).unwrap().verdict;
@@ -247,6 +247,13 @@ mod tests {
         assert_eq!(verdict("design:bias+bounce"), Verdict::Pass);
         assert_eq!(verdict("design:bias+bounce-debug"), Verdict::Pass);
         assert_eq!(verdict("design:field+bounce"), Verdict::Hang);
+        // However short the design's name is, it says more than a `*`.
+        let both = BTreeMap::from([
+            ("design:*+bounce".to_owned(), 1),
+            ("design:aux".to_owned(), 2),
+        ]);
+        assert_eq!(named_in(&both, "design:aux+bounce"), Some(&2));
+        assert_eq!(named_in(&both, "design:tree+bounce"), Some(&1));
         assert_eq!(scenario.why_not_for("design:tree+skip"), Some("why"));
         assert_eq!(scenario.why_not_for("design:bias"), None);
         let all = BTreeMap::from([("design".to_owned(), ())]);

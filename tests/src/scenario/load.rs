@@ -12,6 +12,7 @@ use super::catalogue;
 use super::check::check;
 use super::condition;
 use super::model::{Scenario, Step};
+use super::names;
 use super::only;
 use super::variant::{Settings, refuse_unused};
 
@@ -112,6 +113,17 @@ fn parse_one(text: &str, path: &Path, settings: &Settings) -> Result<Scenario, L
         };
         return Err(LoadError::Meaning { place, problem });
     }
+    names::check(&scenario).map_err(|unknown| LoadError::Meaning {
+        place: match text.find(&unknown.name) {
+            Some(at) => format!(
+                "{}:{}",
+                path.display(),
+                text[..at].matches('\n').count() + 1
+            ),
+            None => path.display().to_string(),
+        },
+        problem: unknown.problem,
+    })?;
     scenario.steps = expand(std::mem::take(&mut scenario.steps), path, settings, 0)?;
     // Once more with all parts in their places: names that they use must exist.
     match check(&scenario) {

@@ -12,6 +12,7 @@ mod host_step;
 mod interpolate;
 mod load;
 pub mod model;
+mod names;
 mod needs;
 mod only;
 mod outcome;

@@ -299,6 +299,30 @@ fn yes() -> bool {
     true
 }
 
+/// The keys that are no [`Fact::Other`].
+pub const FACT_KEYS: &[&str] = &[
+    "file-page",
+    "file-page-gone",
+    "written-by-cache",
+    "stable-pages-required",
+    "file-blocks",
+    "promised",
+    "found",
+    "image",
+    "fsck",
+    "pins",
+    "expected-stop",
+    "disk-name",
+    "step-failed",
+    "power-cut",
+    "crash-image",
+    "not-applicable",
+    "must-hold",
+    "looked",
+    "frozen",
+    "kernel-trace",
+];
+
 impl Fact {
     /// Reads a fact.
     ///
@@ -336,6 +360,14 @@ impl Fact {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_key_of_the_list_is_read_as_something() {
+        for key in FACT_KEYS {
+            let read = Fact::read(key, &Value::Null);
+            assert!(!matches!(read, Ok(Fact::Other(_))), "{key}");
+        }
+    }
 
     /// The examples in docs/oracles.md are what the runner's author reads.
     #[test]

@@ -22,8 +22,8 @@ mod world;
 
 pub use effects::Target;
 pub use fact::{
-    CrashImage, DiskName, ExpectedStop, Fact, FileBlocks, FilePage, Found, Frozen, Fsck, Image,
-    Looked, LostBytes, MustHold, NotApplicable, Pins, PowerCut, Promised, StepFailed, Where,
+    CrashImage, DiskName, ExpectedStop, FACT_KEYS, Fact, FileBlocks, FilePage, Found, Frozen, Fsck,
+    Image, Looked, LostBytes, MustHold, NotApplicable, Pins, PowerCut, Promised, StepFailed, Where,
 };
 pub use history::{Boot, Device, Overlap, PageOwner, Timeline};
 pub use reader::{ReadError, Reader};

@@ -30,6 +30,12 @@ impl DesignChoice {
         Ok(Self::of(text, &catalogue)?)
     }
 
+    /// Whether what stands behind `design:` is known to what is embedded in the program.
+    pub(crate) fn is_of_this_program(text: &str) -> bool {
+        let catalogue = Catalogue::read(&KernelFiles::Embedded);
+        catalogue.is_ok_and(|catalogue| Self::of(text, &catalogue).is_ok())
+    }
+
     #[cfg(test)]
     pub(super) fn for_test(design: &str, policy: &str) -> Self {
         Self {
