@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 #[derive(Debug)]
 pub(crate) struct OneCpu {
     number: usize,
-    _claim: Option<File>,
+    claim: Option<File>,
 }
 
 impl OneCpu {
@@ -40,22 +40,31 @@ impl OneCpu {
     }
 }
 
+impl Drop for OneCpu {
+    fn drop(&mut self) {
+        // A child that another thread has forked has the descriptor, and so the lock, until it calls exec.
+        if let Some(claim) = &self.claim {
+            let _ = flock(claim, FlockOperation::Unlock);
+        }
+    }
+}
+
 /// The first of `cpus` that nobody has claimed in `dir`; where all are claimed, the one that `seed` says.
 fn choose_of(cpus: &[usize], dir: &Path, seed: usize) -> Option<OneCpu> {
     let claim = |cpu: &usize| {
         let file = File::create(dir.join(format!("pincushion-vcpus-on-{cpu}"))).ok()?;
-        // The lock goes with the descriptor, however this process ends.
+        // However this process ends, the lock goes with the descriptor.
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(OneCpu {
             number: *cpu,
-            _claim: Some(file),
+            claim: Some(file),
         })
     };
     cpus.iter().find_map(claim).or_else(|| {
         let number = *cpus.get(seed.checked_rem(cpus.len())?)?;
         Some(OneCpu {
             number,
-            _claim: None,
+            claim: None,
         })
     })
 }
