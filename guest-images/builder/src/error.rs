@@ -80,9 +80,7 @@ pub enum Error {
         way_out: &'static str,
     },
     /// A download has another digest than is on record.
-    #[error(
-        "{package} has the digest {got}, but {record} says {expected}: remove it from any proxy's cache and try again"
-    )]
+    #[error("{package} has the digest {got}, but {record} says {expected}: {way_out}")]
     WrongDigest {
         /// Name of the package.
         package: String,
@@ -92,6 +90,8 @@ pub enum Error {
         record: &'static str,
         /// The digest that it should have.
         expected: String,
+        /// What to do.
+        way_out: &'static str,
     },
     /// A cached file is not what it was when it was made.
     #[error("the cached file {} has changed: run `pincushion image remove` for its entry, and it is made anew", path.display())]

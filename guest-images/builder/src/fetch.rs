@@ -42,20 +42,28 @@ pub(crate) fn download_verified(
     fs::create_dir_all(dir).during("create", dir)?;
     let path = archive.download(package, dir)?;
     let deb = fs::read(&path).during("read", &path)?;
-    verify(&deb, package, record)?;
+    let way_out = "remove it from any proxy's cache and try again";
+    verify(&deb, package, &package.name, record, way_out)?;
     Ok(deb)
 }
 
-/// Compares the digest of the package's bytes with the one that `record` says.
-pub(crate) fn verify(deb: &[u8], package: &PackageId, record: &'static str) -> Result<(), Error> {
+/// Compares the digest of the package's bytes, which came from `origin`, with the one that `record` says.
+pub(crate) fn verify(
+    deb: &[u8],
+    package: &PackageId,
+    origin: &str,
+    record: &'static str,
+    way_out: &'static str,
+) -> Result<(), Error> {
     let got = sha256(deb);
     if got == package.sha256 {
         return Ok(());
     }
     Err(Error::WrongDigest {
-        package: package.name.clone(),
+        package: origin.to_owned(),
         got,
         record,
+        way_out,
         expected: package.sha256.clone(),
     })
 }

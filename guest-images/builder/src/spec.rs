@@ -1,7 +1,7 @@
 //! How a user names a kernel.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::Error;
@@ -50,6 +50,8 @@ impl FromStr for KernelSpec {
             Some((scheme, _)) if !scheme.contains(['/', '.']) => Err(bad()),
             _ if text == "host" => Ok(Self::Host),
             _ if text.is_empty() || (is_version(text) && !text.contains('/')) => Err(bad()),
+            // Somebody has left `design:` away.
+            None if DesignChoice::parse(text).is_ok() && !Path::new(text).exists() => Err(bad()),
             _ => Ok(Self::File {
                 kernel: PathBuf::from(text),
                 modules: None,
@@ -108,6 +110,7 @@ mod tests {
             "debian:*",
             "fedora:41",
             "6.12",
+            "bias+bounce",
         ] {
             assert!(
                 matches!(text.parse::<KernelSpec>(), Err(Error::BadKernelSpec(_))),

@@ -330,8 +330,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            told.contains("linux-source-6.12 has the digest")
-                && told.contains("but source.toml says"),
+            told.contains("/source.deb has the digest")
+                && told.contains("but source.toml says")
+                && told.contains("--source"),
             "{told}"
         );
         let recipe = Recipe::read(&files, "bias", "guest").unwrap();

@@ -45,8 +45,13 @@ pub fn find_built(
 }
 
 fn not_built(choice: &DesignChoice, state: &BuiltState) -> KernelError {
+    let (flavour, flags) = match choice.flavour.as_str() {
+        "guest" => (String::new(), String::new()),
+        flavour => (format!("{flavour} "), format!(" --flavour {flavour}")),
+    };
     KernelError::NotBuilt {
         design: choice.design.clone(),
+        flavour,
         others: match state {
             BuiltState::OfOtherSeries(count) => {
                 format!(
@@ -55,10 +60,7 @@ fn not_built(choice: &DesignChoice, state: &BuiltState) -> KernelError {
             }
             BuiltState::Yes(_) | BuiltState::No => String::new(),
         },
-        flags: match choice.flavour.as_str() {
-            "guest" => String::new(),
-            flavour => format!(" --flavour {flavour}"),
-        },
+        flags,
     }
 }
 

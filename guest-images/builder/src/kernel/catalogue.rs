@@ -111,6 +111,15 @@ impl Catalogue {
                 ));
             }
         }
+        let mut names: Vec<&str> = self
+            .designs
+            .iter()
+            .map(|design| design.name.as_str())
+            .collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("there are two designs `{}`", twice[0]));
+        }
         let policies = self.policies.iter().map(String::as_str);
         let parts = self
             .binaries
@@ -142,7 +151,32 @@ impl Catalogue {
     /// # Errors
     /// There is none; the nearest and all are told.
     pub fn design(&self, name: &str) -> Result<&Design, KernelError> {
-        named(&self.designs, "design", name, |design| &design.name)
+        let found = named(&self.designs, "design", name, |design| &design.name);
+        found.map_err(|error| match (error, self.design_in(name)) {
+            (
+                KernelError::Unknown {
+                    what, name, known, ..
+                },
+                Some(meant),
+            ) => KernelError::Unknown {
+                what,
+                name,
+                guess: format!("; its kernel is `{meant}`, and has every policy"),
+                known,
+            },
+            (error, _) => error,
+        })
+    }
+
+    /// The design that is meant by what names a kernel to run, as `design:bias+bounce`.
+    fn design_in(&self, name: &str) -> Option<&str> {
+        let name = name.strip_prefix("design:").unwrap_or(name);
+        let names = self.designs.iter().map(|design| design.name.as_str());
+        let is_meant = |design: &&str| {
+            let rest = name.strip_prefix(design);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', '-']))
+        };
+        names.filter(is_meant).max_by_key(|name| name.len())
     }
 
     /// The flavour of this name.
@@ -227,6 +261,24 @@ pub(super) mod tests {
         std::fs::write(dir.path().join(FILE), TEXT.replacen(from, to, 1)).unwrap();
         let error = Catalogue::read(&KernelFiles::Directory(dir.path().to_owned()));
         error.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_kernel_to_run_is_no_design_to_build_and_two_of_one_name_are_refused() {
+        for name in ["bias+bounce", "design:bias", "design:bias+none-debug"] {
+            let told = catalogue().design(name).unwrap_err().to_string();
+            assert!(
+                told.contains("its kernel is `bias`, and has every policy"),
+                "{told}"
+            );
+        }
+        let told = catalogue()
+            .design("flag+ext+bounce")
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("its kernel is `flag+ext`"), "{told}");
+        let told = refusal("name = 'flag+ext'", "name = 'bias'");
+        assert!(told.contains("there are two designs `bias`"), "{told}");
     }
 
     #[test]

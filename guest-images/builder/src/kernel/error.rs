@@ -118,11 +118,13 @@ pub enum KernelError {
     NoSelftests,
     /// Nothing built for this name.
     #[error(
-        "no kernel with the design `{design}` has been built{others}: run `pincushion image kernel build --design {design}{flags}`"
+        "no {flavour}kernel with the design `{design}` has been built{others}: run `pincushion image kernel build --design {design}{flags}`"
     )]
     NotBuilt {
         /// The design.
         design: String,
+        /// `debug `, or nothing for the flavour that scenarios run on.
+        flavour: String,
         /// What the cache has in its place, as half a sentence.
         others: String,
         /// More flags of the command.

@@ -60,7 +60,8 @@ impl KernelFiles {
             }
             Self::Directory(dir) => match fs::read_to_string(dir.join(path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err(absent(dir.display().to_string()).into())
+                    let tree = format!("{} (--tree or ${TREE_VARIABLE})", dir.display());
+                    Err(absent(tree).into())
                 }
                 text => Ok(Cow::Owned(text.during("read", &dir.join(path))?)),
             },
@@ -100,7 +101,7 @@ mod tests {
             .read("config/x.config", ", which flavour `x` names")
             .unwrap_err();
         let told = format!(
-            "{} has no config/x.config, which flavour `x` names",
+            "{} (--tree or $PINCUSHION_KERNEL_TREE) has no config/x.config, which flavour `x` names",
             dir.path().display()
         );
         assert_eq!(error.to_string(), told);

@@ -107,7 +107,9 @@ impl<'a> Source<'a> {
     /// A file that is said to be the package. Whether that is true is asked also where the package is not needed any more.
     pub(super) fn read_given(&self, file: &Path) -> Result<Vec<u8>, Error> {
         let bytes = fs::read(file).during("read", file)?;
-        verify(&bytes, &self.package.id(), RECORD)?;
+        let way_out = "give another file by --source, or leave it away and apt fetches the package";
+        let origin = file.display().to_string();
+        verify(&bytes, &self.package.id(), &origin, RECORD, way_out)?;
         Ok(bytes)
     }
 
@@ -213,7 +215,11 @@ impl<'a> Source<'a> {
     ) -> Result<(), Error> {
         let path = self.deb();
         let deb = fs::read(&path).during("read", &path)?;
-        verify(&deb, &self.package.id(), RECORD)?;
+        let (path, way_out) = (
+            self.deb().display().to_string(),
+            "remove that file and try again",
+        );
+        verify(&deb, &self.package.id(), &path, RECORD, way_out)?;
         let member = format!("usr/src/{}.tar.xz", self.package.package);
         let walked = deb::with_packed_member(&deb, &member, |stream| {
             for entry in tar::Archive::new(stream).entries()? {

@@ -28,6 +28,14 @@ const NEEDED: &[Needed] = &[
     ("/usr/include/openssl/opensslv.h", "libssl-dev"),
 ];
 
+/// What an installation says, which mostly begins with the word that stands before it here.
+fn tell(progress: &mut dyn Progress, text: &str) {
+    progress.step(
+        "installing",
+        text.strip_prefix("installing ").unwrap_or(text),
+    );
+}
+
 /// The tools of this host.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
@@ -53,9 +61,7 @@ impl Tools {
                 .into());
             }
             let told = std::cell::RefCell::new(progress);
-            install(&names, &line, &|text| {
-                told.borrow_mut().step("installing", text)
-            })?;
+            install(&names, &line, &|text| tell(&mut **told.borrow_mut(), text))?;
         }
         let first_line = |program: &str| {
             let said = command::output(30, None, program, &["--version"])?;
@@ -73,8 +79,10 @@ impl Tools {
     pub(super) fn with_ccache(self, progress: &mut dyn Progress) -> Self {
         if find("ccache").is_none() && rustix::process::geteuid().is_root() {
             let told = std::cell::RefCell::new(progress);
-            let tell = |text: &str| told.borrow_mut().step("installing", text);
-            if let Err(why) = install("ccache", &install_line(&["ccache"]), &tell) {
+            let line = install_line(&["ccache"]);
+            if let Err(why) = install("ccache", &line, &|text| {
+                tell(&mut **told.borrow_mut(), text)
+            }) {
                 log::warn!("builds go on without ccache: {why}");
             }
         }
