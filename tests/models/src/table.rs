@@ -31,7 +31,7 @@ pub fn table(scene: &Scene, found: &Found) -> String {
                 .iter()
                 .map(|actor| scene.actors[*actor].name)
                 .collect::<Vec<_>>()
-                .join(", "),
+                .join(" + "),
         );
         cells
     }));

@@ -20,6 +20,10 @@ use super::Failure;
 /// The name under which loom's part is asked for.
 const HANDSHAKE: &str = "handshake";
 
+/// What the columns of a table are; all of it is in docs/models.md.
+const LEGEND: &str = "refs, map: the page's reference count and mapcount; count: what the design keeps; flags: of the page; page>media: what the page and the disk hold;\n\
+    held by: whose device may still write into the page (hold 1 is the first of them)";
+
 /// Options of `model`.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -52,6 +56,11 @@ pub(super) fn model(args: &ModelArgs) -> Result<u8, Failure> {
     let known: Vec<&str> = designs().into_iter().chain([HANDSHAKE]).collect();
     let design = known_name("design", model_of(design), &known)?;
     if design == HANDSHAKE {
+        if args.form.is_some() || args.all {
+            return Err(Failure::usage(anyhow!(
+                "`{HANDSHAKE}` is searched whole by loom, all its forms at once: --form and --all are for the designs"
+            )));
+        }
         return Ok(tell_handshake());
     }
     let mut chosen: Vec<Form> = forms()
@@ -171,7 +180,10 @@ fn time(began: Instant) -> String {
 /// What a trial came to, in a few words.
 fn came_to(form: &Form, trial: &Trial) -> String {
     match (&trial.verdict, &trial.told) {
-        (Verdict::AsExpected, Some((_, found))) => format!("broken by schedule {}", found.first_at),
+        (Verdict::AsExpected, Some((_, found))) => format!(
+            "schedule {} breaks {}",
+            found.first_at, found.violation.invariant
+        ),
         (Verdict::AsExpected, None) => {
             let all = if trial.exhausted > 0 {
                 format!("; all of {}", trial.exhausted)
@@ -203,6 +215,7 @@ fn tell(form: &Form, args: &ModelArgs) -> u8 {
 
 fn show(form: &Form, scene: &Scene, found: &Found) {
     print!("{}", table(scene, found));
+    println!("{LEGEND}");
     println!(
         "replay: pincushion test model {} --form {} --scene {} --replay {}\n",
         form.design,
