@@ -1,7 +1,7 @@
 //! `designs`: the scenarios that tell pin-tracking designs apart, on each design and policy, and the table that comes of them.
 
 mod chosen;
-mod earlier;
+pub(super) mod earlier;
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,8 @@ pub(super) struct DesignsArgs {
 pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     let chosen = Chosen::of(args).map_err(Failure::usage)?;
     let store = Store::open_default().map_err(Failure::setup)?;
-    let earlier = earlier(&args.from, &chosen.baseline).map_err(Failure::usage)?;
+    let earlier = earlier(&args.from, &chosen.baseline)
+        .map_err(|error| Failure::usage(anyhow!("--from: {error}")))?;
     if args.build {
         build_kernels(&chosen.to_build(&store)?)?;
     }

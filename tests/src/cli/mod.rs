@@ -10,6 +10,7 @@ mod model;
 mod power_cut;
 mod progress;
 mod replay;
+mod report;
 mod reports;
 mod rest;
 mod run;
@@ -61,6 +62,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Judge a recorded run again, from its event log
     Judge(replay::JudgeArgs),
+    /// Write the report card and the other reports of runs that were made before, of several suites together
+    Report(report::ReportOfArgs),
     /// Look at other power cuts of a recorded run, without booting anything
     PowerCut(power_cut::PowerCutArgs),
     /// Write an image that a power cut may leave of a run's disk or region
@@ -101,9 +104,12 @@ impl Command {
             | Self::Judge(_)
             | Self::PowerCut(_)
             | Self::CrashImage(_) => WithoutReader::End,
-            Self::Run(_) | Self::Replay(_) | Self::Designs(_) | Self::Demo(_) | Self::RunOne(_) => {
-                WithoutReader::GoOn
-            }
+            Self::Run(_)
+            | Self::Replay(_)
+            | Self::Report(_)
+            | Self::Designs(_)
+            | Self::Demo(_)
+            | Self::RunOne(_) => WithoutReader::GoOn,
         }
     }
 }
@@ -121,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Judge(args) => replay::judge(&args),
+        Command::Report(args) => report::report(&args),
         Command::PowerCut(args) => power_cut::power_cut(&args),
         Command::CrashImage(args) => crash_image::crash_image(&args),
         Command::Model(args) => model::model(&args),

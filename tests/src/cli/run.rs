@@ -226,7 +226,7 @@ pub(super) fn conduct(batches: &[(&[Item], u32)], wanted: &Wanted<'_>) -> Result
 }
 
 /// The verdicts: a line per run; where a scenario ran on several kernels, or again and again, the report card and the surprises.
-fn table(runs: &[RunSummary]) -> String {
+pub(super) fn table(runs: &[RunSummary]) -> String {
     let card = Card::of(runs);
     if card.says_more_than(runs) {
         format!("{}{}", card_text(&card), surprises(runs))

@@ -93,6 +93,13 @@ fn in_words(scenario: &Scenario) -> Result<String, Failure> {
     if !facts.is_empty() {
         text += &format!("{}\n", facts.join("; "));
     }
+    if !scenario.vm.cmdline.is_empty() {
+        text += &format!("the kernel boots with {}\n", scenario.vm.cmdline);
+    }
+    text += &format!(
+        "runs on {} unless --kernel names others\n",
+        scenario.kernels.join(", ")
+    );
     section(&mut text, "Step by step", numbered(&steps(scenario)));
     if !scenario.rules.is_empty() {
         let rules = explain::of_scenario(scenario)?.explain();

@@ -3,6 +3,8 @@
 //! It decides nothing: a cell is what the runs of one scenario on one kernel said about one promise (`RunSummary::promise`), together
 //! where there were several. The worst of them is shown, and how many of them said so.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use super::summary::{PromiseState, RunSummary};
@@ -239,25 +241,29 @@ pub fn card_text(card: &Card) -> String {
     if is_marked {
         text += "! not as expected\n";
     }
-    text + &lacking(card)
+    let rows = card.groups.iter().flat_map(|group| &group.rows);
+    let lacks: Vec<String> = rows.flat_map(|row| lacking(card, row)).collect();
+    // A scenario may be in several groups.
+    let lacks: BTreeSet<&String> = lacks.iter().collect();
+    lacks
+        .into_iter()
+        .fold(text, |text, line| text + line + "\n")
 }
 
-/// What kernels lack, a line for each scenario and kernel.
-fn lacking(card: &Card) -> String {
-    let mut lines = Vec::new();
-    for row in card.groups.iter().flat_map(|group| &group.rows) {
-        for (kernel, cell) in card.kernels.iter().zip(&row.cells) {
-            if let Some(cell) = cell
-                && cell.state == CellState::NotApplicable
-            {
-                lines.push(format!("n/a: {} on {kernel} {}\n", row.scenario, cell.why));
-            }
+/// What a scenario says nothing for, or what kernels lack for it: a line for each reason.
+pub(super) fn lacking(card: &Card, row: &Row) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (kernel, cell) in card.kernels.iter().zip(&row.cells) {
+        if let Some(cell) = cell
+            && cell.state == CellState::NotApplicable
+        {
+            by_reason.entry(&cell.why).or_default().push(kernel);
         }
     }
-    // A scenario may be in several groups.
-    lines.sort();
-    lines.dedup();
-    lines.concat()
+    let lines = by_reason.into_iter();
+    lines
+        .map(|(why, kernels)| format!("n/a: {} on {}: {why}", row.scenario, kernels.join(", ")))
+        .collect()
 }
 
 /// Room for `inconclusive 20/20 !`, and for the name of a kernel.
@@ -309,7 +315,7 @@ mod tests {
         assert_eq!(cell.state, CellState::NotApplicable);
         let text = card_text(&card);
         assert!(
-            text.contains("n/a: a on host needs CONFIG_XFS_FS\n"),
+            text.contains("n/a: a on host: needs CONFIG_XFS_FS\n"),
             "{text}"
         );
         assert!(!text.contains("b on host"), "{text}");

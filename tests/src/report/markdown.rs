@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::card::{Card, CellState, Group, cell_text};
+use super::card::{Card, CellState, Group, cell_text, lacking};
 use super::html::About;
 use super::summary::RunSummary;
 use crate::verdict::{Certainty, Finding};
@@ -64,9 +64,6 @@ fn table(text: &mut String, card: &Card, group: &Group) {
                 Some(cell) if cell.state == CellState::Broken => {
                     format!("**{}**", cell_text(cell))
                 }
-                Some(cell) if cell.state == CellState::NotApplicable => {
-                    format!("{} ({})", cell_text(cell), plain(&cell.why))
-                }
                 Some(cell) => cell_text(cell),
             };
             let _ = write!(text, " {said} |");
@@ -75,7 +72,7 @@ fn table(text: &mut String, card: &Card, group: &Group) {
     }
 }
 
-/// A line for each cell that is broken, or not as expected: what happened there.
+/// A line for each cell that is broken, or not as expected: what happened there. Then why others are not applicable.
 fn breaches(text: &mut String, card: &Card, group: &Group, runs: &[RunSummary]) {
     let mut lines = Vec::new();
     for row in &group.rows {
@@ -93,6 +90,8 @@ fn breaches(text: &mut String, card: &Card, group: &Group, runs: &[RunSummary]) 
             lines.push(format!("- {} on {kernel}: {}\n", row.scenario, plain(what)));
         }
     }
+    let lacks = group.rows.iter().flat_map(|row| lacking(card, row));
+    lines.extend(lacks.map(|line| format!("- {}\n", plain(&line))));
     if !lines.is_empty() {
         *text += "\n";
         *text += &lines.concat();
@@ -116,7 +115,16 @@ mod tests {
         let mut odd = example(Verdict::Hang, false);
         odd.scenario = "other".into();
         odd.judgement.reason = "a | b\nc".into();
-        let runs = [example(Verdict::Finding, true), odd];
+        let mut lacks = [
+            example(Verdict::NotApplicable, true),
+            example(Verdict::NotApplicable, true),
+        ];
+        for (run, kernel) in std::iter::zip(&mut lacks, ["host", "debian:6.1"]) {
+            run.scenario = "wide".into();
+            run.kernel = kernel.into();
+            run.judgement.reason = "needs | more".into();
+        }
+        let runs = [&[example(Verdict::Finding, true), odd][..], &lacks].concat();
         let about = About {
             command: "pincushion test run".into(),
             made: "2 runs".into(),
@@ -132,6 +140,8 @@ mod tests {
             "\n- dma-under-writeback on debian-6.12: ",
             "other on debian-6.12: a \\| b c\n",
             "`!`: not what",
+            " n/a | n/a |",
+            "\n- n/a: wide on host, debian:6.1: needs \\| more\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

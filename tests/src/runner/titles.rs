@@ -3,7 +3,7 @@
 use toml::Value;
 
 use crate::scenario::control_step::Asked;
-use crate::scenario::model::{Await, Awaited, BalloonAct, Step};
+use crate::scenario::model::{Await, Awaited, BalloonAct, HostCheck, Step};
 
 /// What a reader of the progress sees.
 pub(crate) fn title(step: &Step) -> String {
@@ -61,10 +61,10 @@ pub(crate) fn title(step: &Step) -> String {
     if step.reboot {
         return "reboot".into();
     }
-    if step.power_off {
-        "power off".into()
-    } else {
-        "look at the disks from the host".into()
+    match &step.host {
+        Some(HostCheck::Said { texts }) => format!("the console has: {}", texts.join(" / ")),
+        Some(_) => "look at what is left, from the host".into(),
+        None => "power off".into(),
     }
 }
 

@@ -183,8 +183,11 @@ fn refuse_unknown(selection: &Selection, all: &[Listed]) -> Result<(), Selection
                 .flat_map(|listed| [listed.file, &listed.scenario.name])
         };
         if !names().any(|known| known == name) {
-            let near = nearest(name, names());
-            let guess = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let guess = match nearest(name, names()) {
+                _ if name.contains(".toml") => format!("; a file is given by `--scenario {name}`"),
+                Some(near) => format!("; did you mean `{near}`?"),
+                None => String::new(),
+            };
             return Err(SelectionError::UnknownName {
                 name: name.clone(),
                 guess,

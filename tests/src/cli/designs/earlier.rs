@@ -14,20 +14,20 @@ use crate::suite::{COUNTING, Item, NESTED};
 
 /// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it; but
 /// of the baseline those that measure stay, for the others of their report are compared with them.
-pub(super) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Result<Vec<RunSummary>> {
+pub(in crate::cli) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> = Vec::new();
     for dir in dirs {
         let path = dir.join("runs.jsonl");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| anyhow!("cannot read {} (--from): {error}", path.display()))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            anyhow!(
+                "cannot read the runs of an earlier report, {}: {error}",
+                path.display()
+            )
+        })?;
         let mut own = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
-            let mut run: RunSummary = serde_json::from_str(text).map_err(|error| {
-                anyhow!(
-                    "line {line} of {} (--from) is no run: {error}",
-                    path.display()
-                )
-            })?;
+            let mut run: RunSummary = serde_json::from_str(text)
+                .map_err(|error| anyhow!("line {line} of {} is no run: {error}", path.display()))?;
             run.kernel = named_in_full(&run.kernel);
             expect_as_now(&mut run);
             own.push(run);
@@ -81,7 +81,7 @@ pub(super) fn missing(items: Vec<Item>, earlier: &[RunSummary]) -> (Vec<Item>, V
 
 /// By which programs, on which kernels and where runs were made, each with their count; and what the times of those that measure are, or
 /// would be.
-pub(super) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
+pub(in crate::cli) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
     let mut by: Vec<(String, usize)> = Vec::new();
     let mut times: Vec<(bool, Times)> = Vec::new();
     for run in runs {
@@ -184,7 +184,7 @@ mod tests {
         let told = earlier(&[dir.path().to_owned()], "")
             .unwrap_err()
             .to_string();
-        assert!(told.contains("runs.jsonl (--from)"), "{told}");
+        assert!(told.contains("an earlier report, "), "{told}");
         std::fs::write(dir.path().join("runs.jsonl"), "{}\n").unwrap();
         let told = earlier(&[dir.path().to_owned()], "")
             .unwrap_err()
