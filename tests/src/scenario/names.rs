@@ -35,11 +35,11 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Unknown> {
         .iter()
         .map(|oracle| oracle.name())
         .collect();
-    let wanted = scenario
+    let mut wanted = scenario
         .expect
         .values()
         .flat_map(|expected| &expected.oracles);
-    for name in wanted.filter(|name| !oracles.contains(&name.as_str())) {
+    if let Some(name) = wanted.find(|name| !oracles.contains(&name.as_str())) {
         let guess = match nearest(name, oracles.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are {}", oracles.join(", ")),

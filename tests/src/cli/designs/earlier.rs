@@ -11,6 +11,7 @@ use crate::report::RunSummary;
 use crate::rundir::RunDir;
 use crate::scenario::{Comparison, Scenario, catalogue, compare_on};
 use crate::suite::{COUNTING, Item, NESTED};
+use crate::verdict::Verdict;
 
 /// The runs of earlier reports, their kernels named with design and policy. Of a scenario on a kernel, those of the last report that has it; but
 /// of the baseline those that measure stay, for the others of their report are compared with them.
@@ -84,8 +85,10 @@ pub(super) fn missing(items: Vec<Item>, earlier: &[RunSummary]) -> (Vec<Item>, V
 pub(in crate::cli) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
     let mut by: Vec<(String, usize)> = Vec::new();
     let mut times: Vec<(bool, Times)> = Vec::new();
+    let mut not_run = 0;
     for run in runs {
         let Ok(info) = RunDir::at(&run.run_dir).info() else {
+            not_run += usize::from(run.judgement.verdict == Verdict::NotApplicable);
             continue;
         };
         let its = match info.place.as_str() {
@@ -106,10 +109,17 @@ pub(in crate::cli) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
         }
     }
     let by = by.into_iter();
-    let lines = by.map(|(said, count)| format!("{count} runs {said}"));
+    let mut lines: Vec<String> = by
+        .map(|(said, count)| format!("{count} runs {said}"))
+        .collect();
+    if not_run > 0 {
+        lines.push(format!(
+            "{not_run} not applicable by the scenario's own word, and not run"
+        ));
+    }
     // What measures comes first here, and of that the worst.
     let times = times.into_iter().max().map(|(_, times)| times);
-    (lines.collect(), times.unwrap_or_default())
+    (lines, times.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -119,7 +129,6 @@ mod tests {
     use super::*;
     use crate::report;
     use crate::rundir::RunInfo;
-    use crate::verdict::Verdict;
 
     #[test]
     fn what_an_earlier_report_has_does_not_run_again_and_the_later_report_counts() {
@@ -171,6 +180,15 @@ mod tests {
         assert_eq!(times(&[cost.clone(), other.clone()]), Times::Instructions);
         assert_eq!(times(&[other]), Times::Emulated);
         assert_eq!(times(&[]), Times::Hardware);
+        let mut lacks = run("no-overlap", "design:bias+bounce");
+        lacks.judgement.verdict = Verdict::NotApplicable;
+        let (lines, _) = made_by(&[cost.clone(), lacks]);
+        let by = |words| lines.iter().filter(|line| line.starts_with(words)).count();
+        assert_eq!(
+            (by("1 runs by commit"), by("1 not applicable")),
+            (1, 1),
+            "{lines:?}"
+        );
         let cost = RunSummary {
             run_dir: made("fsync-cost-while-held", NESTED).run_dir,
             ..cost
