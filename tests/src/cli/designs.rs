@@ -16,7 +16,7 @@ use super::reports::{self, ReportArgs};
 use super::rest::flags;
 use super::run::{Done, HowArgs, Wanted, conduct};
 use super::{Failure, stop, suite_code};
-use crate::designs::{self, Table};
+use crate::designs::{self, Absent, Table};
 use crate::report::{self, RunSummary};
 use crate::rundir::quoted;
 use crate::suite::{Item, Programs, WARM_UP, suite_dir};
@@ -64,15 +64,16 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
         build_kernels(&chosen.to_build(&store)?)?;
     }
     let (built, absent) = chosen.built(&store)?;
-    for absent in &absent {
-        complain(format_args!(
-            "-- {} does not run: {}",
-            absent.design, absent.why
-        ));
+    if args.no_runs && earlier.is_empty() {
+        return Err(Failure::usage(anyhow!(
+            "--no-runs: no run is in the directories of --from"
+        )));
     }
-    if built.is_empty() && earlier.is_empty() {
-        let said: Vec<&str> = absent.iter().map(|absent| absent.why.as_str()).collect();
-        return Err(Failure::setup(anyhow!(said.join("; "))));
+    if let Some(said) = not_built(&absent).filter(|_| !args.no_runs) {
+        if built.is_empty() && earlier.is_empty() {
+            return Err(Failure::setup(anyhow!(said)));
+        }
+        complain(format_args!("-- {said}"));
     }
     let (costs, scenarios) = if args.no_runs {
         (Vec::new(), Vec::new())
@@ -148,6 +149,22 @@ fn build_kernels(designs: &[String]) -> Result<(), Failure> {
     )))
 }
 
+/// Which designs do not run, why, and the way out.
+fn not_built(absent: &[Absent]) -> Option<String> {
+    let [first, others @ ..] = absent else {
+        return None;
+    };
+    if others.is_empty() {
+        return Some(format!("{} does not run: {}", first.design, first.why));
+    }
+    let names: Vec<&str> = absent.iter().map(|absent| absent.design.as_str()).collect();
+    Some(format!(
+        "{} do not run; `--build` builds what is missing. Of the first: {}",
+        names.join(", "),
+        first.why
+    ))
+}
+
 /// How to go on after a stop.
 fn go_on(args: &DesignsArgs, signal: i32, done: &Done) -> String {
     let mut line = "pincushion test designs".to_owned();
@@ -212,4 +229,26 @@ fn write(
     reports::write(&args.reports, dir, runs, &about)?;
     let page = with(".html");
     Ok(std::path::absolute(&page).unwrap_or(page))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_built_is_told_in_one_line() {
+        let absent = |design: &str| Absent {
+            design: design.into(),
+            why: format!("run it --design {design}"),
+        };
+        assert_eq!(not_built(&[]), None);
+        let one = not_built(&[absent("tree")]).unwrap();
+        assert_eq!(one, "tree does not run: run it --design tree");
+        let two = not_built(&[absent("tree"), absent("aux")]).unwrap();
+        assert!(two.starts_with("tree, aux do not run; `--build`"), "{two}");
+        assert!(
+            two.ends_with("--design tree") && !two.contains("--design aux"),
+            "{two}"
+        );
+    }
 }

@@ -141,6 +141,10 @@ impl Chosen {
                     .any(|(scenario, _)| scenario.name == run.scenario)
         };
         let runs: Vec<RunSummary> = runs.iter().filter(ours).cloned().collect();
+        complain(format_args!(
+            "-- reading what {} runs have measured, from their logs",
+            runs.len()
+        ));
         let measured: Vec<Measured> = runs
             .iter()
             .map(|run| {

@@ -1,5 +1,6 @@
 //! Runs of earlier reports: taken for what they said, and not done again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -17,6 +18,7 @@ use crate::verdict::Verdict;
 /// of the baseline those that measure stay, for the others of their report are compared with them.
 pub(in crate::cli) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> = Vec::new();
+    let known = Known::all();
     for dir in dirs {
         let path = dir.join("runs.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -30,31 +32,40 @@ pub(in crate::cli) fn earlier(dirs: &[PathBuf], baseline: &str) -> anyhow::Resul
             let mut run: RunSummary = serde_json::from_str(text)
                 .map_err(|error| anyhow!("line {line} of {} is no run: {error}", path.display()))?;
             run.kernel = named_in_full(&run.kernel);
-            expect_as_now(&mut run);
+            known.expect_as_now(&mut run);
             own.push(run);
         }
         let same =
             |a: &RunSummary, b: &RunSummary| a.scenario == b.scenario && a.kernel == b.kernel;
-        let is_compared_with = |run: &RunSummary| run.kernel == baseline && measures(&run.scenario);
+        let is_compared_with =
+            |run: &RunSummary| run.kernel == baseline && known.measures(&run.scenario);
         runs.retain(|run| is_compared_with(run) || !own.iter().any(|own| same(own, run)));
         runs.append(&mut own);
     }
     Ok(runs)
 }
 
-/// Compares a run with what its scenario expects now: that may have been learned from it.
-fn expect_as_now(run: &mut RunSummary) {
-    let known = catalogue::named(&run.scenario).unwrap_or_default();
-    if let Some(scenario) = known.iter().find(|known| known.name == run.scenario) {
-        let compared = compare_on(scenario, &run.kernel, &run.judgement);
-        run.as_expected = compared == Comparison::AsExpected;
-    }
-}
+/// The scenarios that come with the program, by name.
+struct Known(BTreeMap<String, Scenario>);
 
-/// Whether a scenario of ours does.
-fn measures(scenario: &str) -> bool {
-    let known = catalogue::named(scenario).unwrap_or_default();
-    known.iter().any(Scenario::measures)
+impl Known {
+    fn all() -> Self {
+        let all = catalogue::all().unwrap_or_default().into_iter();
+        let named = all.map(|listed| (listed.scenario.name.clone(), listed.scenario));
+        Self(named.collect())
+    }
+
+    /// Compares a run with what its scenario expects now: that may have been learned from it.
+    fn expect_as_now(&self, run: &mut RunSummary) {
+        if let Some(scenario) = self.0.get(&run.scenario) {
+            let compared = compare_on(scenario, &run.kernel, &run.judgement);
+            run.as_expected = compared == Comparison::AsExpected;
+        }
+    }
+
+    fn measures(&self, scenario: &str) -> bool {
+        self.0.get(scenario).is_some_and(Scenario::measures)
+    }
 }
 
 /// `design:bias` is `design:bias+none`.
@@ -85,7 +96,7 @@ pub(super) fn missing(items: Vec<Item>, earlier: &[RunSummary]) -> (Vec<Item>, V
 pub(in crate::cli) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
     let mut by: Vec<(String, usize)> = Vec::new();
     let mut times: Vec<(bool, Times)> = Vec::new();
-    let mut not_run = 0;
+    let (known, mut not_run) = (Known::all(), 0);
     for run in runs {
         let Ok(info) = RunDir::at(&run.run_dir).info() else {
             not_run += usize::from(run.judgement.verdict == Verdict::NotApplicable);
@@ -96,7 +107,7 @@ pub(in crate::cli) fn made_by(runs: &[RunSummary]) -> (Vec<String>, Times) {
             COUNTING => Times::Instructions,
             _ => Times::Hardware,
         };
-        times.push((measures(&run.scenario), its));
+        times.push((known.measures(&run.scenario), its));
         let said = format!(
             "by commit `{}` on {} ({})",
             info.commit,
