@@ -21,7 +21,8 @@ use super::Failure;
 const HANDSHAKE: &str = "handshake";
 
 /// What the columns of a table are; all of it is in docs/models.md.
-const LEGEND: &str = "refs, map: the page's reference count and mapcount; count: what the design keeps; flags: of the page; page>media: what the page and the disk hold;\n\
+const LEGEND: &str = "refs, map: the page's reference count and mapcount; count: what the design keeps; \
+    page>media: what the page and the disk hold;\n\
     held by: whose device may still write into the page (hold 1 is the first of them)";
 
 /// Options of `model`.

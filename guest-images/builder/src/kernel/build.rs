@@ -103,6 +103,7 @@ fn make_kernel(
     }
     source.fetch(&Apt, order.source, progress)?;
     source.unpack(progress)?;
+    order.files.tell_unnamed(progress)?;
     progress.step("patching", &format!("{} patches", recipe.series.len()));
     let changes = WorkTree::in_dir(&source.dir).bring_to(&recipe.series)?;
     for moved in &changes.moved {
@@ -207,6 +208,7 @@ pub fn check(
     progress: &mut dyn Progress,
 ) -> Result<Checked, Error> {
     let catalogue = Catalogue::read(files)?;
+    files.tell_unnamed(progress)?;
     for design in &catalogue.designs {
         for flavour in &catalogue.flavours {
             Recipe::read(files, &design.name, &flavour.name)?;

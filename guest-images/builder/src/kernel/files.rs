@@ -7,6 +7,8 @@ use std::{env, fs, io};
 
 use super::KernelError;
 use crate::error::{Error, IoContext as _};
+use crate::progress::Progress;
+use crate::store::entries;
 
 /// Path from the top of the tree, and text.
 const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/kernel_files.rs"));
@@ -79,6 +81,26 @@ impl KernelFiles {
             .map(str::to_owned)
             .collect())
     }
+
+    /// Says which patches of a directory the series does not name, but for a cover letter: they are not applied.
+    pub(super) fn tell_unnamed(&self, progress: &mut dyn Progress) -> Result<(), Error> {
+        let Self::Directory(dir) = self else {
+            return Ok(());
+        };
+        let named = self.series()?;
+        let there = entries(&dir.join("patches"))?.into_iter();
+        let names = there.filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+        let is_forgotten = |name: &String| {
+            name.ends_with(".patch") && !name.starts_with("0000-") && !named.contains(name)
+        };
+        for name in names.filter(is_forgotten) {
+            progress.step(
+                "note",
+                &format!("patches/{name} is not applied: patches/series does not name it"),
+            );
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +127,24 @@ mod tests {
             dir.path().display()
         );
         assert_eq!(error.to_string(), told);
+    }
+
+    #[test]
+    fn a_patch_that_the_series_does_not_name_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("patches")).unwrap();
+        for name in ["0000-cover-letter.patch", "0001-a.patch", "0002-b.patch"] {
+            fs::write(dir.path().join("patches").join(name), "").unwrap();
+        }
+        fs::write(dir.path().join("patches/series"), "0001-a.patch\n").unwrap();
+        let mut notes = Vec::new();
+        let files = KernelFiles::of(Some(dir.path()));
+        let mut tell = |_: &str, told: &str| notes.push(told.to_owned());
+        files.tell_unnamed(&mut tell).unwrap();
+        assert_eq!(
+            notes,
+            ["patches/0002-b.patch is not applied: patches/series does not name it"]
+        );
     }
 
     #[test]
