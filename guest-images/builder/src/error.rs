@@ -82,7 +82,7 @@ pub enum Error {
     /// A download has another digest than is on record.
     #[error("{package} has the digest {got}, but {record} says {expected}: {way_out}")]
     WrongDigest {
-        /// Name of the package.
+        /// Name of the package, or the path of its file.
         package: String,
         /// Digest of what came.
         got: String,

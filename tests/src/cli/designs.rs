@@ -19,7 +19,7 @@ use super::{Failure, stop, suite_code};
 use crate::designs::{self, Absent, Table};
 use crate::report::{self, RunSummary};
 use crate::rundir::quoted;
-use crate::suite::{Item, Programs, WARM_UP, suite_dir};
+use crate::suite::{Item, Programs, WARM_UP};
 
 /// Options of `designs`.
 #[derive(Debug, Args)]
@@ -104,11 +104,7 @@ pub(super) fn designs(args: &DesignsArgs) -> Result<u8, Failure> {
     }
     let dir = match &done {
         Some(done) => done.dir.clone(),
-        None => suite_dir(args.reports.report_dir.as_deref()).map_err(|error| {
-            Failure::setup(anyhow!(
-                "cannot make the report directory (--report-dir): {error}"
-            ))
-        })?,
+        None => reports::directory(args.reports.report_dir.as_deref())?,
     };
     let new = done.as_ref().map_or(&[][..], |done| &done.runs[..]);
     let runs = [earlier, new.to_vec()].concat();

@@ -10,7 +10,7 @@ use super::reports::{self, ReportArgs};
 use super::run::{command_line, table};
 use super::{Failure, suite_code};
 use crate::report::About;
-use crate::suite::{suite_dir, workspace_commit};
+use crate::suite::workspace_commit;
 
 /// Options of `report`.
 #[derive(Debug, Args)]
@@ -32,11 +32,7 @@ pub(super) fn report(args: &ReportOfArgs) -> Result<u8, Failure> {
             .collect();
         return Err(Failure::usage(anyhow!("no run is in {}", dirs.join(", "))));
     }
-    let dir = suite_dir(args.reports.report_dir.as_deref()).map_err(|error| {
-        Failure::setup(anyhow!(
-            "cannot make the report directory (--report-dir): {error}"
-        ))
-    })?;
+    let dir = reports::directory(args.reports.report_dir.as_deref())?;
     let about = About {
         title: "Runs of several suites".into(),
         command: command_line(),

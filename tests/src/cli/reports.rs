@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use pincushion_vmm::program;
 
+use super::Failure;
 use crate::report::{About, Card, RunSummary, card_markdown, html, json_lines, junit, ktap};
-use crate::suite::today;
+use crate::suite::{suite_dir, today};
 
 /// Where which report goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -29,6 +30,16 @@ pub(super) struct ReportArgs {
     /// Write the page here [default: report.html in the report directory]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+/// The directory of a suite's runs and reports: a new one where none is named.
+pub(super) fn directory(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    suite_dir(named).map_err(|error| {
+        let named = named.map_or(String::new(), |dir| format!(" {}", dir.display()));
+        Failure::setup(anyhow::anyhow!(
+            "cannot make the report directory{named} (--report-dir): {error}"
+        ))
+    })
 }
 
 /// Writes all that was asked for, and the page in any case. Gives the page's path, absolute.

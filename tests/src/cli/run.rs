@@ -12,7 +12,7 @@ use super::rest::rest;
 use super::{Failure, stop, suite_code};
 use crate::report::{About, Card, RunSummary, card_text, shown, surprises, terminal};
 use crate::rundir::quoted;
-use crate::suite::{Item, Place, PlaceChoice, Programs, Selection, Suite, select, suite_dir};
+use crate::suite::{Item, Place, PlaceChoice, Programs, Selection, Suite, select};
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -182,13 +182,7 @@ pub(super) fn conduct(batches: &[(&[Item], u32)], wanted: &Wanted<'_>) -> Result
         is_mixed: how.jobs > 1,
     };
     let note = |text: &str| crate::suite::Progress::note(&progress, text);
-    let dir = suite_dir(wanted.dir).map_err(|error| {
-        let named = wanted.dir;
-        let named = named.map_or(String::new(), |dir| format!(" {}", dir.display()));
-        Failure::setup(anyhow::anyhow!(
-            "cannot make the report directory{named} (--report-dir): {error}"
-        ))
-    })?;
+    let dir = reports::directory(wanted.dir)?;
     // Of now: who waits for runs goes on working.
     let commit = crate::suite::workspace_commit();
     let seed = wanted.seed;

@@ -152,7 +152,8 @@ impl Catalogue {
     /// There is none; the nearest and all are told.
     pub fn design(&self, name: &str) -> Result<&Design, KernelError> {
         let found = named(&self.designs, "design", name, |design| &design.name);
-        found.map_err(|error| match (error, self.design_in(name)) {
+        let meant = self.design_in(name.strip_prefix("design:").unwrap_or(name));
+        found.map_err(|error| match (error, meant) {
             (
                 KernelError::Unknown {
                     what, name, known, ..
@@ -168,9 +169,8 @@ impl Catalogue {
         })
     }
 
-    /// The design that is meant by what names a kernel to run, as `design:bias+bounce`.
-    fn design_in(&self, name: &str) -> Option<&str> {
-        let name = name.strip_prefix("design:").unwrap_or(name);
+    /// The design in what names a kernel to run, as `bias+bounce`. Its own name may have a `+`, so the longest that fits is meant.
+    pub(super) fn design_in(&self, name: &str) -> Option<&str> {
         let names = self.designs.iter().map(|design| design.name.as_str());
         let is_meant = |design: &&str| {
             let rest = name.strip_prefix(design);

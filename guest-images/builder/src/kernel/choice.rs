@@ -51,20 +51,8 @@ impl DesignChoice {
             Some((names, flavour)) => (names, catalogue.flavour(flavour)?),
             None => (text, &catalogue.flavours[0]),
         };
-        // A design's own name may have a `+`, so the longest that fits is meant.
-        let of_design = |name: &str| {
-            let rest = names.strip_prefix(name)?;
-            (rest.is_empty() || rest.starts_with('+')).then_some(name.len())
-        };
-        let mut fitting = catalogue
-            .designs
-            .iter()
-            .filter_map(|design| of_design(&design.name))
-            .collect::<Vec<_>>();
-        fitting.sort_unstable();
-        let len = fitting
-            .pop()
-            .unwrap_or_else(|| names.find('+').unwrap_or(names.len()));
+        let known = catalogue.design_in(names).map(str::len);
+        let len = known.unwrap_or_else(|| names.find('+').unwrap_or(names.len()));
         let (design, policy) = names.split_at(len);
         let design = catalogue.design(design)?;
         let policy = match policy.strip_prefix('+') {
