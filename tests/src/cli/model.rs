@@ -168,7 +168,7 @@ fn list(args: &ModelArgs) -> u8 {
 
 fn line(cells: [&str; 6]) {
     let mut text = String::new();
-    for (cell, width) in cells.into_iter().zip([10, 22, 15, 26, 48, 0]) {
+    for (cell, width) in cells.into_iter().zip([12, 22, 15, 26, 48, 0]) {
         let _ = write!(text, "{cell:<width$} ");
     }
     println!("{}", text.trim_end());
