@@ -89,8 +89,10 @@ mod tests {
         let (first, second) = (choose(), choose());
         assert_eq!((first.number(), second.number()), (3, 5));
         assert_eq!(choose().number(), 5, "7 modulo 2 is the second");
+        let in_a_child = first.claim.as_ref().unwrap().try_clone().unwrap();
         drop(first);
         assert_eq!(choose().number(), 3, "a guest that ended leaves its CPU");
+        drop(in_a_child);
     }
 
     #[test]
