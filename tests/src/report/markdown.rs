@@ -34,7 +34,7 @@ pub fn card_markdown(runs: &[RunSummary], about: &About, date: &str) -> String {
     }
     for group in &card.groups {
         table(&mut text, &card, group);
-        breaches(&mut text, &card, group, runs);
+        notes(&mut text, &card, group, runs);
     }
     text
 }
@@ -73,7 +73,7 @@ fn table(text: &mut String, card: &Card, group: &Group) {
 }
 
 /// A line for each cell that is broken, or not as expected: what happened there. Then why others are not applicable.
-fn breaches(text: &mut String, card: &Card, group: &Group, runs: &[RunSummary]) {
+fn notes(text: &mut String, card: &Card, group: &Group, runs: &[RunSummary]) {
     let mut lines = Vec::new();
     for row in &group.rows {
         for (kernel, cell) in card.kernels.iter().zip(&row.cells) {

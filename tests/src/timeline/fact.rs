@@ -390,6 +390,13 @@ mod tests {
             seen.push(key);
         }
         assert_eq!(seen.len(), 20, "{seen:?}");
+        seen.sort_unstable();
+        let mut listed = FACT_KEYS.to_vec();
+        listed.sort_unstable();
+        assert_eq!(
+            seen, listed,
+            "documented, and in the list that slips are compared with"
+        );
     }
 
     #[test]
